@@ -1,0 +1,245 @@
+"""Strategies: how the loop is differentiated, and what is kept for it.
+
+Cost is counted in F, the time of one gradient of the inner loss, and in states: the parameters and the
+optimiser's slots (3 vectors of the parameters' size for Adam). T is the number of steps. The pair
+of products that each reverse step takes costs P (see `benchmarks/` for what it is on your loss).
+"""
+
+import abc
+import dataclasses
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from ._clip import clip
+from ._errors import MemoryBudgetError, OptionError
+from ._inner import InnerLoop
+from ._products import forward, reverse
+from ._reverse import Chain, Reversed, rates
+from ._rule import Slots
+from ._schedule import Binomial, Every, Schedule
+
+
+@dataclasses.dataclass
+class Call:
+    """One call of `unroll`, flattened; what a strategy is given.
+
+    Attributes:
+        inner: the loop.
+        steps: T.
+        w: flat parameters at the start, `[n]`; carries the graph to the caller's tensors.
+        slots: flat slots at the start, `[n]` each.
+        xs: all other tensors that the loss reads.
+        lr: a number, or a tensor, 0-d or `[T]`.
+        product: `"reverse"` or `"forward"`.
+    """
+
+    inner: InnerLoop
+    steps: int
+    w: Tensor
+    slots: Slots
+    xs: list[Tensor]
+    lr: "float | Tensor"
+    product: str
+
+
+Final = tuple[int, Tensor, Slots]
+
+
+class Adjoint(abc.ABC):
+    """How to differentiate through the inner loop."""
+
+    @abc.abstractmethod
+    def run(self, call: Call) -> Final:
+        """Run the loop: steps taken, flat parameters and slots at the end, differentiable."""
+
+
+def _needs_gradient(call: Call) -> bool:
+    tensors = [call.w, *call.slots, *call.xs, call.lr]
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+
+
+def _plain(call: Call, last: int) -> tuple[Tensor, Slots]:
+    """The first `last` steps, without derivatives."""
+    inner, lrs = call.inner, rates(call.lr, call.steps)
+    w, slots = call.w.detach(), tuple(slot.detach() for slot in call.slots)
+    xs = [x.detach() for x in call.xs]
+    with torch.no_grad(), inner.circumstances.entered():
+        watch = inner.watch()
+        for t in range(last):
+            w, slots, _ = inner.advance(w, slots, xs, lrs[t], t, watch)
+        watch.close()
+    return w, slots
+
+
+def _differentiable(call: Call, schedule: Schedule, first: int, last: int, w: Tensor, slots: Slots) -> Final:
+    """Steps `first` to `last` as one autograd node."""
+    lr = call.lr.expand(call.steps) if isinstance(call.lr, Tensor) else None
+    chain = Chain(
+        inner=call.inner,
+        first=first,
+        last=last,
+        rates=rates(call.lr, call.steps),
+        schedule=schedule,
+        product=forward if call.product == "forward" else reverse,
+        keeps_gradients=call.product == "forward",
+    )
+    w, *slots = Reversed.apply(chain, lr, len(slots), w, *slots, *call.xs)
+    return last, w, tuple(slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreAll(Adjoint):
+    """Keep the state of every step: exact, and the fastest. The default.
+
+    Prefer it while T states fit into memory. Time T (F + P); memory T states. The autograd graph
+    of a step lives only while that step is reversed. Not differentiable twice (see `Unrolled`).
+    """
+
+    def run(self, call: Call) -> Final:
+        if not _needs_gradient(call):
+            return call.steps, *_plain(call, call.steps)
+        return _differentiable(call, Every(1), 0, call.steps, call.w, call.slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpointed(Adjoint):
+    """Keep some states and recompute the rest: exact, to the last bit the same as `StoreAll`.
+
+    Prefer it where T states do not fit. Three ways to say how many are kept:
+
+    * `every=k`: every k-th, and the states of one segment while it is reversed: T / k + k states, least
+      for k = sqrt(T); each step is taken at most twice: time at most T (2 F + P).
+    * `memory=bytes`: as many as fit into the budget, placed so that the fewest steps are recomputed
+      (Griewank and Walther 2000, "Algorithm 799: revolve"). The budget is for states; a step's own working set
+      (its autograd graph, the adjoints) comes on top, as with any strategy. A budget of T states
+      recomputes nothing; sqrt(2 T) states recompute each step once; one of log(T) works, slowly.
+    * neither: as `memory`, with room for sqrt(T) states.
+
+    Args:
+        every: k, at least 1.
+        memory: bytes for states.
+
+    Raises:
+        OptionError: for k < 1, or both arguments.
+        MemoryBudgetError: (in `unroll`) if not even two states fit.
+    """
+
+    every: Optional[int] = None
+    memory: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.memory is not None:
+            raise OptionError("give every or memory, not both")
+        if self.every is not None and self.every < 1:
+            raise OptionError(f"every must be at least 1, not {self.every}")
+
+    def run(self, call: Call) -> Final:
+        schedule = self.schedule(call)  # first: a senseless budget is an error with or without gradients
+        if not _needs_gradient(call):
+            return call.steps, *_plain(call, call.steps)
+        return _differentiable(call, schedule, 0, call.steps, call.w, call.slots)
+
+    def schedule(self, call: Call) -> Schedule:
+        """Where the states are kept in this call."""
+        if self.every is not None:
+            return Every(self.every)
+        if self.memory is None:
+            room = max(2, math.isqrt(call.steps - 1) + 1)
+        else:
+            vectors = 1 + len(call.slots) + (1 if call.product == "forward" else 0)
+            state = vectors * call.w.numel() * call.w.element_size()
+            room = self.memory // state
+            if room < 2:
+                raise MemoryBudgetError(
+                    f"a memory budget of {self.memory} bytes is too small: two states of {state} bytes must fit"
+                )
+        # One state of the room is the one that is being advanced.
+        return Binomial(room - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Truncated(Adjoint):
+    """Differentiate a window of K steps only: a biased gradient, at K / T of the memory and reverse time.
+
+    What comes before the window is taken as a constant, as if detached: the initial parameters, the initial
+    state and earlier learning rates get no gradient from it (unless the window covers all steps).
+
+    Prefer it where long unrolls are chaotic (the norm of the exact gradient grows with T) or too slow.
+
+    * `last=K`: all T steps are taken, the last K are differentiated (truncated back-propagation).
+    * `random=K`: the loop *ends* after a number of steps drawn uniformly from K..T, and its last K steps are
+      differentiated: random truncated back-propagation, RaT-BPTT (Feng, Vedantam and Kempe 2024,
+      "Embarrassingly simple dataset distillation", arXiv 2311.07025). The parameters returned are those at the end
+      that was drawn; `return_state=True` says at which step that was.
+
+    A K above T is T. Time T F + K P (for `random`, fewer steps on average); memory K states.
+
+    Args:
+        last: K, at least 1.
+        random: K, at least 1; exactly one of the two must be given.
+        seed: for `random`: a given seed draws the same end at each call, so pass another for each outer step;
+            None draws from PyTorch's global CPU generator.
+
+    Raises:
+        OptionError: for K < 1, or unless exactly one of `last` and `random` is given.
+    """
+
+    last: Optional[int] = None
+    random: Optional[int] = None
+    seed: Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if (self.last is None) == (self.random is None):
+            raise OptionError("give exactly one of last and random")
+        if self._window < 1:
+            raise OptionError(f"the window must be at least 1 step, not {self._window}")
+
+    @property
+    def _window(self) -> int:
+        return self.last if self.last is not None else self.random  # type: ignore[return-value]
+
+    def window(self, steps: int) -> tuple[int, int]:
+        """First and last step of the window, of `steps`; draws for `random`."""
+        width = min(self._window, steps)
+        end = steps
+        if self.random is not None:
+            generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+            end = int(torch.randint(width, steps + 1, (), generator=generator))
+        return end - width, end
+
+    def run(self, call: Call) -> Final:
+        first, last = self.window(call.steps)
+        if not _needs_gradient(call):
+            return last, *_plain(call, last)
+        w, slots = (call.w, call.slots) if first == 0 else _plain(call, first)
+        return _differentiable(call, Every(1), first, last, w, slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unrolled(Adjoint):
+    """Plain autograd through the whole loop: the reference, and the only one that differentiates twice.
+
+    Prefer it for tests, for small problems and for second derivatives of the outer loss. Memory: the autograd
+    graph of T gradients *and* of their derivatives, by far the most; time about that of `StoreAll`, or more.
+    """
+
+    def run(self, call: Call) -> Final:
+        if not _needs_gradient(call):
+            return call.steps, *_plain(call, call.steps)
+        inner = call.inner
+        lrs = call.lr.expand(call.steps).unbind() if isinstance(call.lr, Tensor) else [call.lr] * call.steps
+        w, slots = call.w, call.slots
+        with inner.circumstances.entered():
+            watch = inner.watch()
+            for t in range(call.steps):
+                if not w.requires_grad:
+                    w = w.detach().requires_grad_()
+                value, grads = inner.differentiate(inner.views(w), inner.read(call.xs, t), t, create_graph=True)
+                g = inner.join(grads)
+                watch.see(inner.start + t, value, g)
+                w, slots = inner.rule.step(w, clip(g, inner.clip_norm), slots, lrs[t], inner.start + t + 1)
+            watch.close()
+        return call.steps, w, slots

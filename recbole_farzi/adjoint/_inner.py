@@ -1,0 +1,177 @@
+"""The inner loop, on flat vectors: what one step evaluates, forward."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ._clip import clip
+from ._context import Circumstances
+from ._errors import LossShapeError, NonFiniteError, NotDifferentiableError
+from ._rule import Rule, Scalar, Slots
+
+Loss = Callable[[dict[str, Tensor], Any, int], Tensor]
+
+
+class InnerLoop:
+    """A loss, a rule and the layout of parameters and data: all that is constant over the steps.
+
+    `w` is the flat vector of trained parameters; `xs` are the tensors that the loss reads besides:
+    the tensor leaves of the data, then the frozen parameters. Steps are counted from 0 within the
+    loop; the loss and the rule see them shifted by `start`.
+
+    Attributes:
+        start: steps that were taken before this loop.
+        circumstances: to be entered around any evaluation.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        rule: Rule,
+        params: Mapping[str, Tensor],
+        trained: Sequence[str],
+        data: Any,
+        *,
+        batches: Optional[Sequence[Tensor]],
+        start: int,
+        seed: Optional[int],
+        clip_norm: Optional[float],
+        on_step: Optional[Callable[[int, Tensor], None]],
+    ):
+        self._loss = loss
+        self.rule = rule
+        self.start = start
+        self.clip_norm = clip_norm
+        self._on_step = on_step
+        self._batches = batches
+
+        self._names = tuple(params)
+        self._trained = tuple(trained)
+        self._shapes = [params[name].shape for name in trained]
+        self._sizes = [params[name].numel() for name in trained]
+        self._frozen = tuple(name for name in params if name not in set(trained))
+
+        leaves, self._tree = pytree.tree_flatten(data)
+        self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        self._tensor_at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.xs = [leaves[i] for i in self._tensor_at] + [params[name] for name in self._frozen]
+        self.circumstances = Circumstances(params[self._trained[0]].device, seed)
+
+    def join(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One flat vector, `[n]`, from a tensor for each trained parameter."""
+        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """A view of the flat vector for each trained parameter, in its shape."""
+        return [part.view(shape) for part, shape in zip(flat.split(self._sizes), self._shapes)]
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """The flat vector as a dict of the trained parameters' names."""
+        return dict(zip(self._trained, self.views(flat)))
+
+    def is_batched(self, i: int) -> bool:
+        """Whether `xs[i]` is read by rows of the step's batch: data is, unless it has no rows."""
+        return self._batches is not None and i < len(self._tensor_at) and self.xs[i].dim() > 0
+
+    def rows(self, t: int) -> Tensor:
+        """The rows of step `t`'s batch, on the device of what they index."""
+        assert self._batches is not None
+        return self._batches[t]
+
+    def read(self, xs: Sequence[Tensor], t: int) -> list[Tensor]:
+        """What the loss sees of `xs` at step `t`."""
+        if self._batches is None:
+            return list(xs)
+        rows = self._batches[t]
+        return [x.index_select(0, rows) if self.is_batched(i) else x for i, x in enumerate(xs)]
+
+    def evaluate(self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: int) -> Tensor:
+        """The loss at step `t`, checked; `ws` are the trained parameters, `xs` from `read`."""
+        given = dict(zip(self._trained, ws))
+        given.update(zip(self._frozen, xs[len(self._tensor_at) :]))
+        leaves = list(self._leaves)
+        for i, x in zip(self._tensor_at, xs):
+            leaves[i] = x
+        self.circumstances.reseed(self.start + t)
+        value = self._loss(
+            {name: given[name] for name in self._names},
+            pytree.tree_unflatten(leaves, self._tree),
+            self.start + t,
+        )
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise LossShapeError(f"the inner loss must return a 0-d tensor, not {what}")
+        return value
+
+    def differentiate(
+        self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: int, create_graph: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss at step `t` and its gradient for each of `ws`, which must require one."""
+        with torch.enable_grad():
+            value = self.evaluate(ws, xs, t)
+        if not value.requires_grad:
+            raise NotDifferentiableError(
+                "the inner loss has no gradient: it depends on no trained parameter, or cuts the graph (detach, no_grad, item)"
+            )
+        grads = torch.autograd.grad(value, ws, create_graph=create_graph, allow_unused=True)
+        if all(g is None for g in grads):
+            raise NotDifferentiableError("the inner loss depends on none of the trained parameters")
+        return value, [torch.zeros_like(w) if g is None else g for w, g in zip(ws, grads)]
+
+    def gradient(self, w: Tensor, xs: Sequence[Tensor], t: int) -> tuple[Tensor, Tensor]:
+        """The loss at step `t`, and its gradient as a flat vector; no graph is kept. `xs` detached."""
+        ws = [view.requires_grad_() for view in self.views(w)]
+        value, grads = self.differentiate(ws, self.read(xs, t), t)
+        return value.detach(), self.join(grads)
+
+    def advance(
+        self, w: Tensor, slots: Slots, xs: Sequence[Tensor], lr: Scalar, t: int, watch: Optional["Watch"] = None
+    ) -> tuple[Tensor, Slots, Tensor]:
+        """Step `t` without a graph: parameters and slots after it, and the gradient taken (unclipped)."""
+        value, g = self.gradient(w, xs, t)
+        if watch is not None:
+            watch.see(self.start + t, value, g)
+        w, slots = self.rule.step(w, clip(g, self.clip_norm), slots, lr, self.start + t + 1)
+        return w, slots, g
+
+    def watch(self) -> "Watch":
+        """An observer of one forward loop."""
+        return Watch(self._on_step)
+
+
+class Watch:
+    """Calls the user's callback, and finds the first step with a non-finite loss or gradient.
+
+    On an accelerator the values are looked at when the loop is over, since each look waits for the device.
+    """
+
+    def __init__(self, on_step: Optional[Callable[[int, Tensor], None]]):
+        self._on_step = on_step
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+
+    def see(self, step: int, value: Tensor, g: Tensor) -> None:
+        """Take note of a step's loss, 0-d, and flat gradient."""
+        value = value.detach()
+        self._pending.append((step, value, torch.linalg.vector_norm(g.detach(), float("inf"))))
+        if value.device.type == "cpu":
+            self.close()
+        if self._on_step is not None:
+            self._on_step(step, value)
+
+    def close(self) -> None:
+        """Raise `NonFiniteError` for the first bad step seen since the last call."""
+        if not self._pending:
+            return
+        steps, values, norms = zip(*self._pending)
+        self._pending = []
+        if len(steps) == 1:
+            table = [[values[0].item(), norms[0].item()]]
+        else:
+            table = torch.stack([torch.stack(values).double(), torch.stack(norms).double()], 1).tolist()
+        for step, (value, norm) in zip(steps, table):
+            for what, number in (("loss", value), ("gradient", norm)):
+                if number - number != 0:  # infinite, or not a number
+                    raise NonFiniteError(step, what)
