@@ -58,7 +58,9 @@ class Adjoint(abc.ABC):
 
 def _needs_gradient(call: Call) -> bool:
     tensors = [call.w, *call.slots, *call.xs, call.lr]
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+    needed = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+    call.inner.examines = needed
+    return needed
 
 
 def _plain(call: Call, last: int) -> tuple[Tensor, Slots]:

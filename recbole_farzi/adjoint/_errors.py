@@ -26,7 +26,7 @@ class NotDifferentiableError(AdjointError):
 
 
 class NoSecondDerivativeError(AdjointError):
-    """An operation of the inner loss has no second derivative of the kind that was asked for."""
+    """A second derivative that is not there: of an operation in the inner loss, or of the adjoint itself."""
 
 
 class NonFiniteError(AdjointError, ArithmeticError):

@@ -5,11 +5,12 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils import _pytree as pytree
 
 from ._clip import clip
 from ._context import Circumstances
-from ._errors import LossShapeError, NonFiniteError, NotDifferentiableError
+from ._errors import LossShapeError, NonFiniteError, NoSecondDerivativeError, NotDifferentiableError
 from ._rule import Rule, Scalar, Slots
 
 Loss = Callable[[dict[str, Tensor], Any, int], Tensor]
@@ -25,6 +26,7 @@ class InnerLoop:
     Attributes:
         start: steps that were taken before this loop.
         circumstances: to be entered around any evaluation.
+        examines: whether the next graph is to be looked through for what cannot be differentiated twice.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class InnerLoop:
         self._tensor_at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.xs = [leaves[i] for i in self._tensor_at] + [params[name] for name in self._frozen]
         self.circumstances = Circumstances(params[self._trained[0]].device, seed)
+        self.examines = False
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """One flat vector, `[n]`, from a tensor for each trained parameter."""
@@ -116,6 +119,9 @@ class InnerLoop:
             raise NotDifferentiableError(
                 "the inner loss has no gradient: it depends on no trained parameter, or cuts the graph (detach, no_grad, item)"
             )
+        if self.examines:
+            self.examines = False
+            refuse_once_differentiable(value)
         grads = torch.autograd.grad(value, ws, create_graph=create_graph, allow_unused=True)
         if all(g is None for g in grads):
             raise NotDifferentiableError("the inner loss depends on none of the trained parameters")
@@ -140,6 +146,30 @@ class InnerLoop:
     def watch(self) -> "Watch":
         """An observer of one forward loop."""
         return Watch(self._on_step)
+
+
+_ONCE = once_differentiable(lambda ctx: None).__code__
+
+
+def refuse_once_differentiable(value: Tensor) -> None:
+    """Raise if a custom function with a once-differentiable backward is in the graph of `value`.
+
+    Differentiated twice, such a function gives an error only if what flows into its backward requires a
+    gradient; otherwise its second derivative is silently taken for 0.
+    """
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        function = getattr(node, "_forward_cls", None)
+        backward = getattr(function, "backward", None)
+        if getattr(backward, "__code__", None) is _ONCE:
+            raise NoSecondDerivativeError(
+                f"an operation of the inner loss has no double backward: {function.__name__} is once_differentiable"
+            )
+        waiting.extend(parent for parent, _ in node.next_functions)
 
 
 class Watch:

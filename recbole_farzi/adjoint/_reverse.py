@@ -6,9 +6,9 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ._clip import clip, clip_adjoint
+from ._errors import NoSecondDerivativeError
 from ._inner import InnerLoop, Watch
 from ._products import Products
 from ._rule import Scalar, Slots
@@ -109,8 +109,10 @@ class Reversed(torch.autograd.Function):
         return tuple(rest[:n_slots]), rest[n_slots:]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, w_: Tensor, *slots_: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            # torch's own once_differentiable raises only on some ways through the graph, and is silently 0 on others.
+            raise NoSecondDerivativeError("this adjoint cannot be differentiated twice (create_graph): use Unrolled()")
         chain: Chain = ctx.chain
         inner = chain.inner
         w0, *rest = ctx.saved_tensors

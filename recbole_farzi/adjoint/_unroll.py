@@ -83,7 +83,8 @@ def unroll(
         LossShapeError: if the loss is not a 0-d tensor.
         NotDifferentiableError: if the loss depends on no trained parameter.
         NonFiniteError: if a loss or gradient of the inner loop is not finite; it names the (first) step.
-        NoSecondDerivativeError: (from the backward pass) if an operation cannot be differentiated twice.
+        NoSecondDerivativeError: (most from the backward pass) if an operation of the loss has no second derivative, or if
+            the backward pass itself is to be differentiated (`create_graph`), which only `Unrolled` can.
     """
     adjoint = StoreAll() if adjoint is None else adjoint
     trained = _check(params, optimizer, steps, adjoint, product, clip_norm, frozen)
