@@ -185,7 +185,8 @@ class Watch:
     def see(self, step: int, value: Tensor, g: Tensor) -> None:
         """Take note of a step's loss, 0-d, and flat gradient."""
         value = value.detach()
-        self._pending.append((step, value, torch.linalg.vector_norm(g.detach(), float("inf"))))
+        # The sum is finite only if all entries are, and the cheapest thing that tells.
+        self._pending.append((step, value, g.detach().sum()))
         if value.device.type == "cpu":
             self.close()
         if self._on_step is not None:
@@ -195,13 +196,13 @@ class Watch:
         """Raise `NonFiniteError` for the first bad step seen since the last call."""
         if not self._pending:
             return
-        steps, values, norms = zip(*self._pending)
+        steps, values, sums = zip(*self._pending)
         self._pending = []
         if len(steps) == 1:
-            table = [[values[0].item(), norms[0].item()]]
+            table = [[values[0].item(), sums[0].item()]]
         else:
-            table = torch.stack([torch.stack(values).double(), torch.stack(norms).double()], 1).tolist()
-        for step, (value, norm) in zip(steps, table):
-            for what, number in (("loss", value), ("gradient", norm)):
+            table = torch.stack([torch.stack(values).double(), torch.stack(sums).double()], 1).tolist()
+        for step, (value, total) in zip(steps, table):
+            for what, number in (("loss", value), ("gradient", total)):
                 if number - number != 0:  # infinite, or not a number
                     raise NonFiniteError(step, what)
