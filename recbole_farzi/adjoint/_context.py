@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Optional
 
 import torch
@@ -35,15 +36,22 @@ class Circumstances:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if self._autocast:
-                # Cached casts would carry the graph of one step into the next.
-                stack.enter_context(torch.autocast(self._device.type, self._autocast_dtype, cache_enabled=False))
+                # Autocast is for the loss; derivatives run in the types that its operations chose.
+                stack.enter_context(torch.autocast(self._device.type, enabled=False))
             if self._seed is not None:
                 devices = [self._device] if self._device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices=devices))
             yield
 
-    def reseed(self, step: int) -> None:
-        """Set the generators for one evaluation at `step`. Only inside `entered`."""
+    def evaluation(self, step: int) -> AbstractContextManager[object]:
+        """What holds for one evaluation of the loss at `step`. Only inside `entered`."""
+        self._reseed(step)
+        if not self._autocast:
+            return contextlib.nullcontext()
+        # Cached casts would carry the graph of one step into the next.
+        return torch.autocast(self._device.type, self._autocast_dtype, cache_enabled=False)
+
+    def _reseed(self, step: int) -> None:
         if self._seed is None:
             return
         seed = mix(self._seed, step)

@@ -98,12 +98,10 @@ class InnerLoop:
         leaves = list(self._leaves)
         for i, x in zip(self._tensor_at, xs):
             leaves[i] = x
-        self.circumstances.reseed(self.start + t)
-        value = self._loss(
-            {name: given[name] for name in self._names},
-            pytree.tree_unflatten(leaves, self._tree),
-            self.start + t,
-        )
+        named = {name: given[name] for name in self._names}
+        tree = pytree.tree_unflatten(leaves, self._tree)
+        with self.circumstances.evaluation(self.start + t):
+            value = self._loss(named, tree, self.start + t)
         if not isinstance(value, Tensor) or value.dim() != 0:
             what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise LossShapeError(f"the inner loss must return a 0-d tensor, not {what}")
