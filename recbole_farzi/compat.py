@@ -254,7 +254,7 @@ def _recbole_globals():
     """What RecBole's checkpoints name besides what PyTorch allows anyway: ``{dotted path: object}``.
 
     All of it is data: RecBole's ``Config`` and the enumerations in it, and NumPy and SciPy arrays (the best score
-    so far is a NumPy scalar; models such as ItemKNN keep sparse matrices beside their weights). Classes with a
+    so far is a NumPy scalar; models such as ItemKNN and EASE keep matrices beside their weights). Classes with a
     constructor stand in as :func:`_state_only`.
     """
     import numpy as np
@@ -272,9 +272,10 @@ def _recbole_globals():
         found[f"{package}.multiarray._reconstruct"] = multiarray._reconstruct
     found["numpy.ndarray"] = np.ndarray
     found["numpy.dtype"] = np.dtype
-    for kind in "?bhilqBHILQefdFD":
+    for kind in "?bhilqBHILQefdFDO":
         found[_path(type(np.dtype(kind)))] = type(np.dtype(kind))
-    for layout in ("csr_matrix", "csc_matrix", "coo_matrix"):
+    found[_path(np.matrix)] = np.matrix
+    for layout in ("csr_matrix", "csc_matrix", "coo_matrix", "lil_matrix"):
         matrix = getattr(scipy.sparse, layout)
         found[_path(matrix)] = _state_only(matrix)
     return found
@@ -417,9 +418,11 @@ def _restricted_pickle():
     import _codecs
     import collections
 
+    import numpy as np
     import torch
 
     allowed = _recbole_globals()
+    del allowed[_path(np.matrix)]  # mutable, and NumPy builds no stand-in for it
     allowed["collections.OrderedDict"] = collections.OrderedDict
     allowed["_codecs.encode"] = _codecs.encode
     allowed["torch.device"] = torch.device

@@ -273,7 +273,9 @@ class KeepsMore(SASRec):
         super().__init__(config, dataset)
         self.array = np.arange(3.0)
         self.matrix = scipy.sparse.csr_matrix(np.eye(2))
-        self.other_parameter_name = ["LayerNorm", "array", "matrix"]
+        self.lists = scipy.sparse.lil_matrix(np.eye(2))
+        self.dense = np.asmatrix(np.eye(2))
+        self.other_parameter_name = ["LayerNorm", "array", "matrix", "lists", "dense"]
 
 
 @pytest.fixture
@@ -312,10 +314,12 @@ def test_best_model_is_loaded_and_training_resumed(incomplete, model_class):
         trainer.resume_checkpoint(trainer.saved_model_file)
         assert trainer.start_epoch == 1
     if model_class is KeepsMore:
-        trainer.model.array = trainer.model.matrix = None
+        trainer.model.array = trainer.model.matrix = trainer.model.lists = trainer.model.dense = None
         trainer.evaluate(test_data, load_best_model=True)
         assert trainer.model.array.tolist() == [0, 1, 2]
         assert (trainer.model.matrix.toarray() == np.eye(2)).all()
+        assert (trainer.model.lists.toarray() == np.eye(2)).all()
+        assert isinstance(trainer.model.dense, np.matrix)
 
 
 @pytest.mark.skipif(not TORCH_2_6, reason="torch.load trusts every file before PyTorch 2.6")
