@@ -32,7 +32,7 @@ PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 TORCH_2_6 = torch.__version__ >= (2, 6)
 
 
-# --- a dataset with something missing in every type of column ----------------------------------------------------------
+# --- a dataset with something missing in every type of column --------------------------------------------------------
 
 INTER = """user_id:token\titem_id:token\trating:float\ttimestamp:float\tdevice:token\ttags:token_seq
 u1\ti1\t5\t1\tphone\ta b
@@ -214,7 +214,7 @@ def test_benchmark_files_of_sequences(tmp_path, monkeypatch):
         assert wrong.inter_feat[wrong.item_list_length_field].tolist() == [5] * 5  # and no error
 
 
-# --- NumPy -------------------------------------------------------------------------------------------------------------
+# --- NumPy -----------------------------------------------------------------------------------------------------------
 
 
 def test_config_needs_the_numpy_names_that_are_gone(incomplete, monkeypatch):
@@ -247,7 +247,7 @@ def test_existing_numpy_names_are_left_alone(monkeypatch):
     assert compat.patched() == before
 
 
-# --- SciPy -------------------------------------------------------------------------------------------------------------
+# --- SciPy -----------------------------------------------------------------------------------------------------------
 
 
 def test_graphs_are_built(monkeypatch):
@@ -259,7 +259,7 @@ def test_graphs_are_built(monkeypatch):
         assert not hasattr(scipy.sparse.dok_matrix((2, 3)), "_update")
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------------
+# --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
 class OwnModel(GRU4Rec):
@@ -469,7 +469,7 @@ def test_torch_load_is_as_it_was():
         assert trainer_module.torch is torch
 
 
-# --- apply -------------------------------------------------------------------------------------------------------------
+# --- apply -----------------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_broken_is_patched():
