@@ -1,0 +1,164 @@
+"""Files that are written whole or not at all, and read back without unpickling objects."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from recbole_farzi.errors import StorageError
+
+__all__ = [
+    "write_bytes",
+    "write_text",
+    "write_json",
+    "read_json",
+    "save_tensors",
+    "load_tensors",
+    "new_directory",
+    "check_writable",
+    "digest",
+]
+
+
+def write_bytes(path, data):
+    """Write aside, flush to the disk, rename: ``path`` holds the old content or the new one, never a part.
+
+    Raises:
+        StorageError: the directory cannot be written (read-only, disk full, removed).
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(path, text):
+    """:func:`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path, value):
+    """Write a value as indented JSON; floats survive exactly."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path):
+    """Read a JSON file.
+
+    Raises:
+        StorageError: it is not there or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StorageError(f"{path} is not a JSON file ({error}); remove it to begin anew") from error
+
+
+def save_tensors(path, value):
+    """Write nested dicts, lists, numbers, texts and tensors; what :func:`load_tensors` reads."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_tensors(path, device="cpu"):
+    """Read what :func:`save_tensors` wrote; refuses files that would construct other objects.
+
+    Raises:
+        StorageError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # torch raises many types for damaged or foreign files
+        raise StorageError(f"{path} is damaged or no file of this plugin; remove it to begin anew") from error
+
+
+@contextlib.contextmanager
+def new_directory(path):
+    """A directory that replaces ``path`` when the block ends well, and is removed when it does not.
+
+    Yields:
+        Path of the directory to fill.
+
+    Raises:
+        StorageError: it cannot be created, filled or moved.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        yield temporary
+        os.chmod(temporary, 0o755)
+        old = None
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / "it")
+        os.replace(temporary, path)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(directory, needed=0):
+    """Refuse before any work a directory that cannot be written, or a disk with less than ``needed`` bytes free.
+
+    Raises:
+        StorageError: in one line, with what to do.
+    """
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise StorageError(
+            f"cannot write in {directory}: {error.strerror or error}; free the disk or choose another directory"
+        ) from error
+    if free < needed:
+        raise StorageError(
+            f"{directory} has {free / 2**20:.0f} MiB free and this run may write {needed / 2**20:.0f} MiB; free the "
+            "disk or choose another directory"
+        )
+
+
+def digest(value):
+    """SHA-256 of a JSON-able value, of bytes, or of tensors' contents, as hexadecimal text."""
+    sha = hashlib.sha256()
+    if isinstance(value, (bytes, bytearray)):
+        sha.update(value)
+    elif torch.is_tensor(value):
+        sha.update(str((value.dtype, tuple(value.shape))).encode())
+        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        sha.update(json.dumps(value, sort_keys=True, default=str).encode())
+    return sha.hexdigest()
