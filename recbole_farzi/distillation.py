@@ -1,0 +1,223 @@
+"""The outer loop: updates of ``Z``, ``M`` and ``b`` along meta-gradients. Knows nothing of RecBole.
+
+A step takes one inner trajectory, trains it for a window of W steps on the summary, differentiates the loss of the
+result on real events through that window (exactly, :mod:`recbole_farzi.adjoint`), and updates the summary. With W = T
+each step is a full unroll from an initialisation, as in the paper. With W < T several trajectories are in flight, at
+different stages, and take turns; each is begun anew after T steps (Vicol et al., "Unbiased Gradient Estimation in
+Unrolled Computation Graphs with Persistent Evolution Strategies", 2021, keep inner problems in flight likewise).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, unroll
+from recbole_farzi.errors import DivergenceError
+from recbole_farzi.sequences import batch_order
+from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.summary import Summary
+
+__all__ = ["Distiller", "OuterStep"]
+
+_MOST_FAILURES = 10  # consecutive outer steps without a finite meta-gradient before the run is given up
+
+
+@dataclass(frozen=True)
+class OuterStep:
+    """What one outer step did.
+
+    Attributes:
+        loss: cross-entropy on real events after the window, in nats an event.
+        gradient_norm: norm of the meta-gradient before clipping; NaN if the step was skipped.
+        inner_step: how far the trajectory had come before the window.
+        skipped: the numbers went bad, nothing was updated and the trajectory was begun anew.
+    """
+
+    loss: float
+    gradient_norm: float
+    inner_step: int
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class _Trajectory:
+    seed: int
+    step: int
+    params: dict
+    slots: dict
+    order: list
+
+
+class Distiller:
+    """Optimises a summary.
+
+    Args:
+        student: :class:`recbole_farzi.student.Student`; its model's mode (dropout) is used as it is.
+        start: :class:`recbole_farzi.summary.Summary` to begin from.
+        inner: :class:`recbole_farzi.options.InnerOptions`.
+        outer: :class:`recbole_farzi.options.OuterOptions`.
+        initial: function from a seed to initial parameters ``{name: tensor}``.
+        sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
+        seed: of everything random here. All draws depend on it and on counters alone, so that a run that is continued
+            from :meth:`state` goes on as if never interrupted.
+    """
+
+    def __init__(self, student, start, inner, outer, initial, sequences, seed):
+        self.student = student
+        self.inner = inner
+        self.outer = outer
+        self.initial = initial
+        self.sequences = sequences
+        self.seed = seed
+        self.device = next(student.model.parameters()).device
+        self.temperature = start.temperature
+        self.tensors = [t.detach().clone().to(self.device).requires_grad_(True) for t in start.tensors]
+        self.optimizer = torch.optim.Adam(self.tensors, lr=outer.learning_rate, betas=(0.9, 0.99))
+        self.steps_done = 0
+        self.failures = 0
+        self.skipped = 0
+        self.begun = 0
+        self.trajectories = None
+
+    @property
+    def summary(self):
+        """The summary as it is now, detached."""
+        return Summary(*(t.detach().clone() for t in self.tensors), self.temperature)
+
+    def step(self):
+        """One update of the summary.
+
+        Returns:
+            :class:`OuterStep`.
+
+        Raises:
+            DivergenceError: the meta-gradient was not finite for too many steps in a row.
+        """
+        if self.trajectories is None:
+            self.trajectories = self._first_trajectories()
+        slot = self.steps_done % len(self.trajectories)
+        trajectory = self.trajectories[slot]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        distributions = self._distributions()
+        leaf = distributions.detach().requires_grad_(True)
+        self.optimizer.zero_grad()
+        loss, norm = math.nan, math.nan
+        try:
+            advanced, params = self._advance(trajectory, leaf, min(self.outer.window, self.inner.steps - trajectory.step))
+            value = self.student.real_loss(self._real_batch(), params)
+            loss = value.item()
+            value.backward()
+            distributions.backward(leaf.grad)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.tensors, self.outer.clip_norm))
+        except NonFiniteError:
+            advanced = None
+        finite = advanced is not None and math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+            self.failures = 0
+        else:
+            self.failures += 1
+            self.skipped += 1
+            advanced = None
+            if self.failures >= _MOST_FAILURES:
+                raise DivergenceError(
+                    f"no finite meta-gradient in {self.failures} outer steps in a row; reduce "
+                    "farzi_inner_learning_rate or farzi_window, or raise farzi_inner_eps"
+                )
+        if advanced is None or advanced.step >= self.inner.steps:
+            advanced = self._begin()
+        self.trajectories[slot] = advanced
+        self.steps_done += 1
+        return OuterStep(loss, norm, trajectory.step, not finite)
+
+    def state(self):
+        """Everything needed to go on exactly, as tensors and plain values; for :meth:`restore`."""
+        trajectories = self.trajectories or []
+        return {
+            "tensors": [t.detach().cpu().clone() for t in self.tensors],
+            "optimizer": self.optimizer.state_dict(),
+            "counters": [self.steps_done, self.failures, self.skipped, self.begun],
+            "trajectories": [
+                {"seed": t.seed, "step": t.step, "params": t.params, "slots": t.slots} for t in trajectories
+            ],
+        }
+
+    def restore(self, state):
+        """Continue from what :meth:`state` returned."""
+        with torch.no_grad():
+            for mine, theirs in zip(self.tensors, state["tensors"]):
+                mine.copy_(theirs)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps_done, self.failures, self.skipped, self.begun = state["counters"]
+        self.trajectories = [
+            _Trajectory(
+                t["seed"],
+                t["step"],
+                {k: v.to(self.device) for k, v in t["params"].items()},
+                {s: {k: v.to(self.device) for k, v in d.items()} for s, d in t["slots"].items()},
+                self._order(t["seed"]),
+            )
+            for t in state["trajectories"]
+        ] or None
+
+    def _learning_rate(self):
+        done = self.steps_done / max(self.outer.steps, 1)
+        return self.outer.learning_rate * min(1.0, max(0.05, (1.0 - done) / 0.75))
+
+    def _distributions(self):
+        latent, decoder, bias = self.tensors
+        return soft_distributions(latent, decoder, self.temperature, bias)
+
+    def _real_batch(self):
+        rng = np.random.default_rng([self.seed, 1, self.steps_done])
+        return self.sequences.sample(self.outer.batch_size, rng).to(self.device)
+
+    def _order(self, seed):
+        return batch_order(len(self.tensors[0]), self.inner.batch_size, self.inner.steps, seed)
+
+    def _begin(self):
+        seed = int(np.random.default_rng([self.seed, 2, self.begun]).integers(2**31))
+        self.begun += 1
+        return _Trajectory(seed, 0, self.initial(seed), {}, self._order(seed))
+
+    def _first_trajectories(self):
+        """Full unrolls need one at a time; windows need several, spread evenly over the T inner steps."""
+        if self.outer.window >= self.inner.steps:
+            return [self._begin()]
+        trajectories, count = [], self.outer.trajectories
+        distributions = self._distributions().detach()
+        for i in range(count):
+            trajectory = self._begin()
+            ahead = (i * self.inner.steps // count) // self.outer.window * self.outer.window
+            if ahead:
+                trajectory, _ = self._advance(trajectory, distributions, ahead)
+            trajectories.append(trajectory)
+        return trajectories
+
+    def _advance(self, trajectory, distributions, steps):
+        """Train a trajectory ``steps`` further; returns it, detached, and its parameters with their history."""
+        inner = self.inner
+        adam = Adam(lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
+        every = self.outer.checkpoint_every
+        params, state = unroll(
+            lambda params, rows, step: self.student.soft_loss(rows, params),
+            trajectory.params,
+            distributions,
+            optimizer=adam,
+            steps=steps,
+            adjoint=StoreAll() if every == 0 else Checkpointed(every=every if every > 0 else None),
+            batches=trajectory.order[trajectory.step : trajectory.step + steps],
+            state=State(trajectory.step, trajectory.slots) if trajectory.slots else None,
+            seed=trajectory.seed if inner.dropout else None,
+            return_state=True,
+        )
+        advanced = replace(
+            trajectory,
+            step=trajectory.step + steps,
+            params={name: value.detach() for name, value in params.items()},
+            slots={slot: {k: v.detach() for k, v in values.items()} for slot, values in state.slots.items()},
+        )
+        return advanced, params

@@ -1,0 +1,85 @@
+"""Soft events: sequences whose every event is a distribution over items, read by models that know only ids.
+
+Pure tensor mathematics: nothing here knows RecBole. ``V`` is the size of the vocabulary with the padding item,
+which is item 0 and carries no mass.
+
+Two identities make soft events cheap (see ``docs/method.md``):
+
+* **Virtual vocabulary.** ``embedding(p) = p E`` for a distribution ``p`` over items. Extending the table,
+  ``E' = concat(E, P E)``, gives each soft event an id of its own, ``V + k``, which any model that looks ids up in
+  a table can read.
+* **Soft cross-entropy.** If scores are linear in the item's embedding, ``s_v = h . E_v``, then for a soft target ``p``
+  ``-sum_v p_v log softmax(s)_v = logsumexp(s) - h . (p E)``: the score of the *virtual* item is all that is needed.
+"""
+
+import torch
+
+__all__ = ["soft_distributions", "extend_table", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
+
+
+def soft_distributions(latent, decoder, temperature=1.0, bias=None):
+    """Materialise soft events: ``softmax((Z M + b) / tau)``, padding excluded (arXiv 2310.09983, section 3.2).
+
+    Args:
+        latent: ``Z``, shape [..., d].
+        decoder: ``M``, shape [d, V]. Its column 0 belongs to the padding item and is not used.
+        temperature: ``tau``, a positive number; smaller is sharper.
+        bias: ``b``, shape [V], or None. A learnt log-popularity, shared by all events.
+
+    Returns:
+        Distributions over items, shape [..., V]; entry 0 is exactly 0.
+    """
+    logits = latent @ decoder[:, 1:]
+    if bias is not None:
+        logits = logits + bias[1:]
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    return torch.nn.functional.pad(probabilities, (1, 0))
+
+
+def extend_table(table, distributions):
+    """Append the soft events' embeddings to an item table: ``concat(E, P E)``.
+
+    Args:
+        table: ``E``, shape [V + a, h] with a >= 0 rows beyond the vocabulary (a mask token, for example). Those rows
+            keep their ids, so virtual ids start at V + a.
+        distributions: ``P``, shape [k, V].
+
+    Returns:
+        Shape [V + a + k, h].
+    """
+    vocabulary = distributions.shape[-1]
+    return torch.cat([table, distributions @ table[:vocabulary]], dim=0)
+
+
+def virtual_ids(shape, first, device=None):
+    """Ids ``first, first + 1, ...`` of soft events, in the order in which their distributions are flattened."""
+    count = 1
+    for size in shape:
+        count *= size
+    return torch.arange(first, first + count, device=device).view(shape)
+
+
+def soft_cross_entropy(scores, target_scores):
+    """Cross-entropy against soft targets from the scores of the virtual items (the identity above).
+
+    Args:
+        scores: scores of the real items, padding left out, shape [n, V - 1].
+        target_scores: score of each row's soft target as if it were an item, ``h . (p E)``, shape [n].
+
+    Returns:
+        Cross-entropy of each row in nats, shape [n].
+    """
+    return torch.logsumexp(scores, dim=-1) - target_scores
+
+
+def soft_cross_entropy_dense(scores, targets):
+    """Cross-entropy against soft targets by definition; for models whose scores are not linear in the item table.
+
+    Args:
+        scores: scores of the real items, padding left out, shape [n, V - 1].
+        targets: distributions over the same items, shape [n, V - 1].
+
+    Returns:
+        Cross-entropy of each row in nats, shape [n].
+    """
+    return torch.logsumexp(scores, dim=-1) - (targets * scores).sum(dim=-1)

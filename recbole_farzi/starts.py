@@ -1,0 +1,167 @@
+"""Where distillation starts: from a trained teacher's predictions, from co-occurrence, or from random numbers.
+
+The informed starts are contenders in their own right: the report shows them undistilled beside the distilled summary.
+"""
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+from recbole_farzi.errors import DataError
+from recbole_farzi.summary import Summary
+
+__all__ = ["random_start", "spectral_start", "teacher_start", "pick_windows"]
+
+
+def pick_windows(sequences, count, length, rng):
+    """Real windows of exactly ``length`` events, of different users as far as there are enough.
+
+    Args:
+        sequences: :class:`recbole_farzi.sequences.Sequences`.
+        count: number of windows.
+        length: events in each.
+        rng: ``numpy.random.Generator``.
+
+    Returns:
+        Item ids, shape [count, length]. A history that is too short is repeated until it is long enough.
+
+    Raises:
+        DataError: there is no history at all.
+    """
+    if len(sequences) == 0:
+        raise DataError("no user has a training history, so there is nothing to distil")
+    sizes = np.array([len(items) for items in sequences.items])
+    enough = np.flatnonzero(sizes >= length)
+    short = np.argsort(-sizes, kind="stable")
+    users = rng.permutation(enough)[:count] if len(enough) >= count else short[: max(count, 1)]
+    users = np.resize(users, count)  # fewer users than windows: take them again
+    windows = np.empty((count, length), dtype=np.int64)
+    for row, user in zip(windows, users):
+        items = sequences.items[user]
+        start = int(rng.integers(0, max(len(items) - length, 0) + 1))
+        row[:] = np.resize(items[start : start + length], length)
+    return torch.from_numpy(windows)
+
+
+def random_start(sequences, length, latent_dim, vocabulary, temperature, seed):
+    """``Z`` and ``M`` normal, so that logits have variance one; no bias. The paper's start.
+
+    Args:
+        sequences: mu, number of synthetic sequences.
+        length: xi.
+        latent_dim: d.
+        vocabulary: V, with padding.
+        temperature: tau.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(sequences, length, latent_dim, generator=generator)
+    decoder = torch.randn(latent_dim, vocabulary, generator=generator) * temperature / latent_dim**0.5
+    decoder[:, 0] = 0.0
+    return Summary(latent, decoder, torch.zeros(vocabulary), temperature)
+
+
+def spectral_start(windows, counts, sequences, latent_dim, temperature, seed, sharpness=6.0):
+    """Real windows, each event spread over similar items: ``softmax(k cos(f_i, f_j) + log popularity)``.
+
+    ``f`` are the left singular vectors, scaled by the root of the singular values, of the positive pointwise mutual
+    information of items in the same history (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix
+    Factorization", NeurIPS 2014).
+
+    Args:
+        windows: item ids, shape [mu, xi].
+        counts: occurrences of each item in the real data, shape [V].
+        sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
+        latent_dim: d.
+        temperature: tau.
+        seed: of the randomised decomposition.
+        sharpness: k.
+    """
+    vocabulary = len(counts)
+    rows = np.repeat(np.arange(len(sequences)), [len(items) for items in sequences.items])
+    columns = np.concatenate(sequences.items)
+    incidence = scipy.sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(sequences), vocabulary))
+    incidence.data[:] = 1.0
+    together = (incidence.T @ incidence).tocoo()
+    users = np.asarray(incidence.sum(axis=0)).ravel()
+    information = np.log(together.data * len(sequences) / (users[together.row] * users[together.col]))
+    positive = information > 0
+    matrix = scipy.sparse.csr_matrix(
+        (information[positive], (together.row[positive], together.col[positive])), shape=(vocabulary, vocabulary)
+    )
+    keep = min(latent_dim, vocabulary - 1)
+    u, s, _ = scipy.sparse.linalg.svds(matrix, k=keep, v0=np.random.default_rng(seed).standard_normal(vocabulary))
+    features = np.zeros((vocabulary, latent_dim), dtype=np.float32)
+    features[:, :keep] = u * np.sqrt(s)
+    features = torch.nn.functional.normalize(torch.from_numpy(features), dim=1)
+    latent, bias = sharpness * temperature * features[windows], temperature * _log_popularity(counts)
+    return Summary(latent, features.T.contiguous(), bias, temperature)
+
+
+def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, seed, batch_size=64):
+    """Real windows, each event replaced by what a trained teacher expects there, factorised to rank d.
+
+    The logits of an event are the teacher's for the next item after the events before it (log popularity for the
+    first), plus ``own_item`` times the similarity ``E E_x`` of all items to the event itself, ``E`` being the teacher's
+    item table. Their mean is the decoder's bias; the rest is cut to its ``d`` largest singular values, split evenly
+    between ``Z`` and ``M``.
+
+    Args:
+        windows: item ids, shape [mu, xi].
+        teacher: a :class:`recbole_farzi.student.Student` whose model is trained.
+        counts: occurrences of each item in the real data, shape [V].
+        latent_dim: d.
+        temperature: tau.
+        own_item: weight of the event itself.
+        seed: of the randomised decomposition.
+        batch_size: windows that the teacher reads at once.
+    """
+    vocabulary = len(counts)
+    model = teacher.model
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad():
+        table = model.get_parameter(teacher.traits.item_tables[0])[:vocabulary]
+        logits = []
+        for batch in windows.split(batch_size):
+            batch = batch.to(device)
+            expected = torch.log_softmax(teacher.scores(batch[:, :-1])[..., 1:vocabulary], dim=-1)
+            first = _log_popularity(counts)[1:].to(device).expand(len(batch), 1, -1)
+            own = table[batch] @ table[1:].T
+            logits.append((torch.cat([first, expected], dim=1) + own_item * own).cpu())
+    logits = torch.cat(logits)
+    mu, xi, _ = logits.shape
+    logits = logits.view(mu * xi, -1)
+    logits = logits - logits.mean(dim=1, keepdim=True)  # a softmax does not see a constant
+    bias = logits.mean(dim=0)
+    left, right = _truncated_svd(logits - bias, latent_dim, seed)
+    pad = torch.nn.functional.pad
+    return Summary(
+        left.view(mu, xi, -1).contiguous(),
+        temperature * pad(right.T, (1, 0)).contiguous(),
+        temperature * pad(bias, (1, 0)),
+        temperature,
+    )
+
+
+def _log_popularity(counts):
+    """Log of the share of each item, add-one-half smoothed; padding is 0."""
+    weights = torch.as_tensor(np.asarray(counts), dtype=torch.float64) + 0.5
+    weights[0] = 0.0
+    log = torch.log(weights / weights.sum())
+    log[0] = 0.0
+    return log.float()
+
+
+def _truncated_svd(matrix, rank, seed):
+    """``matrix ~ left @ right.T`` by its largest singular values (Halko et al. 2011), their roots on either side;
+    columns of zeros where ``rank`` is more than the matrix has."""
+    most = min(matrix.shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        u, s, v = torch.svd_lowrank(matrix, q=min(rank + 10, most), niter=6)
+    keep = min(rank, most)
+    root = s[:keep].sqrt()
+    pad = (0, rank - keep)
+    return torch.nn.functional.pad(u[:, :keep] * root, pad), torch.nn.functional.pad(v[:, :keep] * root, pad)

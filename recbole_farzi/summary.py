@@ -1,0 +1,77 @@
+"""The summary itself: latent events, token decoder, temperature; and what they amount to as soft or hard events."""
+
+from dataclasses import dataclass
+
+import torch
+
+from recbole_farzi.errors import DataError
+from recbole_farzi.soft_events import soft_distributions
+
+__all__ = ["Summary"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A distilled dataset over ``V`` items (item 0 is padding).
+
+    Attributes:
+        latent: ``Z``, shape [mu, xi, d]: mu synthetic sequences of xi events.
+        decoder: ``M``, shape [d, V].
+        bias: ``b``, shape [V]: the decoder's learnt log-popularity.
+        temperature: ``tau``.
+    """
+
+    latent: torch.Tensor
+    decoder: torch.Tensor
+    bias: torch.Tensor
+    temperature: float
+
+    def __post_init__(self):
+        _, _, d = self.latent.shape
+        if self.decoder.shape != (d, self.bias.shape[0]):
+            raise DataError(
+                f"summary does not fit together: latent {tuple(self.latent.shape)}, decoder "
+                f"{tuple(self.decoder.shape)}, bias {tuple(self.bias.shape)}"
+            )
+
+    @property
+    def tensors(self):
+        """``(Z, M, b)``, what distillation optimises."""
+        return self.latent, self.decoder, self.bias
+
+    @property
+    def events(self):
+        """Number of synthetic events, mu times xi."""
+        return self.latent.shape[0] * self.latent.shape[1]
+
+    @property
+    def nbytes(self):
+        """Size of ``Z``, ``M`` and ``b`` as they are stored, in bytes."""
+        return sum(t.numel() * t.element_size() for t in self.tensors)
+
+    def distributions(self):
+        """``P``, shape [mu, xi, V]; see :func:`recbole_farzi.soft_events.soft_distributions`."""
+        return soft_distributions(self.latent, self.decoder, self.temperature, self.bias)
+
+    def hard(self, samples, seed):
+        """Hard sequences of item ids.
+
+        Args:
+            samples: sequences drawn from each synthetic one, each event independently of the others; 0 takes the
+                likeliest item of each event.
+            seed: of the draws.
+
+        Returns:
+            Shape [mu * max(samples, 1), xi], integers from 1 to V - 1.
+        """
+        p = self.distributions().detach().double().cpu()
+        if samples == 0:
+            return p.argmax(dim=-1)
+        generator = torch.Generator().manual_seed(seed)
+        mu, xi, vocabulary = p.shape
+        drawn = torch.multinomial(p.view(-1, vocabulary), samples, replacement=True, generator=generator)
+        return drawn.view(mu, xi, samples).permute(0, 2, 1).reshape(mu * samples, xi)
+
+    def to(self, device):
+        """The same summary on another device, detached from any graph."""
+        return Summary(*(t.detach().to(device) for t in self.tensors), self.temperature)
