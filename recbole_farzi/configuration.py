@@ -1,0 +1,185 @@
+"""From what the user gives (model, dataset, property files, overrides) to a checked RecBole Config.
+
+Everything that can be wrong in it is found here, before any long work, and said in one line.
+"""
+
+import ast
+import difflib
+import functools
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import recbole
+import yaml
+from recbole.config import Config
+
+from recbole_farzi.errors import DataError, OptionError
+from recbole_farzi.metrics import register_metrics
+from recbole_farzi.models import resolve_model
+from recbole_farzi.options import option_names
+
+__all__ = ["build_config", "parse_overrides", "properties_directory"]
+
+_READS = re.compile(r"""config\[\s*f?["'](\w+)["']\s*\]|config\.get\(\s*["'](\w+)["']|["'](\w+)["'] (?:not )?in (?:self\.)?config\b""")
+_RUNTIME = {"model", "dataset", "config_files", "local_rank", "nproc", "world_size", "offset", "ip", "port", "device"}
+
+
+def properties_directory():
+    """The plugin's property files: ``properties/`` of a checkout, or the copy inside an installed package."""
+    for candidate in (Path(__file__).parent / "properties", Path(__file__).parent.parent / "properties"):
+        if (candidate / "farzi.yaml").is_file():
+            return candidate
+    raise OptionError("the plugin's property files are missing; install recbole-farzi again")
+
+
+def parse_overrides(arguments):
+    """``--key=value`` arguments, as RecBole's command line has them.
+
+    Args:
+        arguments: what is left of ``sys.argv``.
+
+    Returns:
+        dict of option to value; values are read as Python literals, ``true``/``false``/``null`` or plain text.
+
+    Raises:
+        OptionError: one is not of that form, or an option is given twice with different values.
+    """
+    overrides = {}
+    for argument in arguments:
+        key, equals, text = argument[2:].partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise OptionError(f"cannot read argument {argument!r}; options are written --key=value")
+        value = _literal(text)
+        if overrides.get(key, value) != value:
+            raise OptionError(f"option {key} is given twice: {overrides[key]!r} and {value!r}")
+        overrides[key] = value
+    return overrides
+
+
+def _literal(text):
+    plain = {"true": True, "false": False, "none": None, "null": None, "~": None}
+    if text.lower() in plain:
+        return plain[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def build_config(model=None, dataset=None, config_files=(), overrides=None):
+    """RecBole's Config with the plugin's properties beneath the user's.
+
+    Args:
+        model: name, ``package.module:Class`` or class; None takes ``model`` of the files or overrides, else SASRec.
+        dataset: name; None takes ``dataset`` of the files or overrides, else ml-100k.
+        config_files: the user's property files, later ones win.
+        overrides: dict of option to value; wins over files.
+
+    Returns:
+        ``(config, model_class)``.
+
+    Raises:
+        OptionError, ModelError, DataError: with what is wrong and what to do.
+    """
+    register_metrics()
+    overrides = dict(overrides or {})
+    files = [Path(file) for file in config_files]
+    given = [_read_yaml(file) for file in files]
+    merged = {key: value for content in given for key, value in content.items()} | overrides
+    model = model or merged.get("model") or "SASRec"
+    dataset = dataset or merged.get("dataset") or "ml-100k"
+    model_class = resolve_model(model)
+    _check_dataset_name(dataset)
+    own = properties_directory()
+    layers = [own / "farzi.yaml", own / "model" / f"{model_class.__name__}.yaml", own / "dataset" / f"{dataset}.yaml"]
+    layers = [layer for layer in layers if layer.is_file()]
+    known = _known_options(model_class)
+    for source, content in [*zip(map(str, files), given), ("the command line", overrides)]:
+        _check_known(content, known, source)
+    for key in ("model", "dataset", "config_files"):
+        overrides.pop(key, None)
+    argv, sys.argv = sys.argv, sys.argv[:1]  # RecBole's Config reads the command line by itself; ours is parsed
+    try:
+        config = Config(model_class, dataset, [str(file) for file in [*layers, *files]], overrides)
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+        raise OptionError(f"RecBole refuses these options: {_first_line(error)}") from error
+    finally:
+        sys.argv = argv
+    if not config["use_gpu"]:
+        import torch
+
+        config["device"] = torch.device("cpu")
+    metric = config["valid_metric"].lower()
+    results = {m.lower() if m.lower() == "crossentropy" else f"{m.lower()}@{k}" for m in config["metrics"] for k in config["topk"]}
+    if metric not in results:
+        raise OptionError(
+            f"option valid_metric={config['valid_metric']} is not among what is evaluated: {', '.join(sorted(results))} "
+            "(options metrics and topk)"
+        )
+    return config, model_class
+
+
+def _read_yaml(path):
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"cannot read property file {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"property file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        raise OptionError(f"property file {path} is empty")
+    if not isinstance(content, dict):
+        raise OptionError(f"property file {path} must hold lines of 'option: value'")
+    return content
+
+
+def _check_dataset_name(name):
+    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]*", name):
+        raise DataError(f"dataset name {name!r} must be a plain name; the directory goes into data_path")
+
+
+@functools.lru_cache(maxsize=None)
+def _recbole_options():
+    """Every option that RecBole's own code reads or its property files set."""
+    root = Path(recbole.__file__).parent
+    names = set()
+    for path in root.rglob("*.py"):
+        names |= _options_read(path.read_text(encoding="utf-8"))
+    for path in (root / "properties").rglob("*.yaml"):
+        if path.stem not in ("url", "kg_url"):  # tables of addresses, not options
+            names |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return frozenset(names)
+
+
+def _options_read(source):
+    return {name for groups in _READS.findall(source) for name in groups if name}
+
+
+def _known_options(model_class):
+    """RecBole's options, the plugin's, and those that the source of the model's own module reads."""
+    names = set(_recbole_options()) | option_names() | _RUNTIME
+    for cls in model_class.__mro__:
+        module = inspect.getmodule(cls)
+        if module is None or module.__name__.startswith(("torch", "recbole.", "builtins")):
+            continue
+        try:
+            names |= _options_read(inspect.getsource(module))
+        except (OSError, TypeError):  # no source at hand (a class made in a session): its options cannot be known
+            continue
+    return names
+
+
+def _check_known(content, known, source):
+    for key in content:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else "; see properties/farzi.yaml and RecBole's documentation"
+        raise OptionError(f"unknown option {key} in {source}{hint}")
+
+
+def _first_line(error):
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

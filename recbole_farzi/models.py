@@ -1,0 +1,106 @@
+"""Fresh RecBole models from seeds, without a trace in anybody's random streams."""
+
+import contextlib
+import importlib
+import random
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import get_model, init_seed
+from torch import nn
+
+from recbole_farzi.errors import ModelError
+
+__all__ = ["ModelFactory", "resolve_model", "seeded", "without_dropout"]
+
+
+def resolve_model(model):
+    """The class of a RecBole sequential model.
+
+    Args:
+        model: a name that RecBole knows (``SASRec``), a ``package.module:Class`` of one's own, or the class itself.
+
+    Raises:
+        ModelError: there is none of that name, or it is no sequential recommender.
+    """
+    if isinstance(model, type):
+        found = model
+    elif ":" in model:
+        module, _, name = model.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ModelError(f"cannot import model {model}: {error}") from error
+    else:
+        try:
+            found = get_model(model)
+        except (ValueError, AttributeError, ModuleNotFoundError) as error:
+            raise ModelError(
+                f"RecBole has no model named {model!r}; give a sequential model of RecBole (SASRec, GRU4Rec, ...) or "
+                "package.module:Class"
+            ) from error
+    if not (isinstance(found, type) and issubclass(found, SequentialRecommender)):
+        raise ModelError(f"{model} is no sequential recommender; only those read sequences of events")
+    return found
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Inside, Python's, NumPy's and PyTorch's generators start from ``seed``; afterwards they are as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    flags = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            init_seed(seed, True)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = flags
+
+
+def without_dropout(model):
+    """Set the probability of every dropout layer of a model to 0, in place; returns the model."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        elif isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+            module.dropout = 0.0
+    return model
+
+
+class ModelFactory:
+    """Makes models of one class and configuration, each from its own seed.
+
+    Args:
+        model_class: see :func:`resolve_model`.
+        config: RecBole's Config.
+        dataset: RecBole's dataset (the vocabulary and the features that the model asks it for).
+    """
+
+    def __init__(self, model_class, config, dataset):
+        self.model_class = model_class
+        self.config = config
+        self.dataset = dataset
+
+    def __call__(self, seed, dropout=True):
+        """A fresh model on the configured device.
+
+        Args:
+            seed: of its initial weights.
+            dropout: False takes the model's dropout layers out of action.
+
+        Raises:
+            ModelError: the model's own constructor fails with this configuration and dataset.
+        """
+        with seeded(seed):
+            try:
+                model = self.model_class(self.config, self.dataset)
+            except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, AssertionError) as error:
+                raise ModelError(
+                    f"{self.model_class.__name__} cannot be built with these options on this dataset: "
+                    f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                ) from error
+        model = model.to(self.config["device"])
+        return model if dropout else without_dropout(model)

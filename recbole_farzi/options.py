@@ -1,0 +1,281 @@
+"""The plugin's options, read once from RecBole's Config into small typed objects and checked before any work."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Optional
+
+from recbole_farzi.errors import OptionError
+
+__all__ = [
+    "SummaryOptions",
+    "InnerOptions",
+    "OuterOptions",
+    "PoolOptions",
+    "OutputOptions",
+    "Options",
+    "read_options",
+]
+
+STARTS = ("teacher", "spectral", "random")
+
+
+@dataclass(frozen=True)
+class SummaryOptions:
+    """Shape and start of the summary; see ``properties/farzi.yaml``."""
+
+    sequences: int
+    length: int
+    latent_dim: int
+    temperature: float
+    start: str
+    own_item: float
+
+
+@dataclass(frozen=True)
+class InnerOptions:
+    """How a student trains on the summary: the recipe that is shipped with it."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    betas: tuple
+    eps: float
+    weight_decay: float
+    dropout: bool
+
+
+@dataclass(frozen=True)
+class OuterOptions:
+    """How the summary itself is optimised."""
+
+    steps: int
+    learning_rate: float
+    clip_norm: float
+    batch_size: int
+    window: int
+    trajectories: int
+    pretrained: float
+    checkpoint_every: int
+    eval_step: int
+    eval_students: int
+    stopping_step: int
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """Models trained on the real data before distillation."""
+
+    models: int
+    snapshots: tuple
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is trained, written and reported after distillation."""
+
+    seeds: int
+    full_data: str
+    hard_samples: int
+    strata: int
+    output_path: Optional[str]
+    report_path: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Options:
+    """All of them."""
+
+    summary: SummaryOptions
+    inner: InnerOptions
+    outer: OuterOptions
+    pool: PoolOptions
+    output: OutputOptions
+
+
+def read_options(config):
+    """Read and check every ``farzi_*`` option of a RecBole Config.
+
+    Raises:
+        OptionError: one is missing, of the wrong type, or senseless; the message names it, its value and what it may be.
+    """
+    read = _Reader(config)
+    maximum = read.integer("MAX_ITEM_LIST_LENGTH", at_least=2)
+    length = read.integer("farzi_length", at_least=3, optional=True)
+    if length is None:
+        length = maximum + 1
+    elif length > maximum + 1:
+        raise OptionError(
+            f"farzi_length={length} is longer than the model reads: MAX_ITEM_LIST_LENGTH={maximum} allows at most "
+            f"{maximum + 1}"
+        )
+    summary = SummaryOptions(
+        sequences=read.integer("farzi_sequences", at_least=1),
+        length=length,
+        latent_dim=read.integer("farzi_latent_dim", at_least=1),
+        temperature=read.number("farzi_temperature", above=0.0),
+        start=read.choice("farzi_start", STARTS),
+        own_item=read.number("farzi_own_item", at_least=0.0),
+    )
+    inner = InnerOptions(
+        steps=read.integer("farzi_inner_steps", at_least=1),
+        batch_size=read.integer("farzi_inner_batch_size", at_least=1),
+        learning_rate=read.number("farzi_inner_learning_rate", above=0.0),
+        betas=read.betas("farzi_inner_betas"),
+        eps=read.number("farzi_inner_eps", above=0.0),
+        weight_decay=read.number("farzi_inner_weight_decay", at_least=0.0),
+        dropout=read.boolean("farzi_inner_dropout"),
+    )
+    outer = OuterOptions(
+        steps=read.integer("farzi_outer_steps", at_least=0),
+        learning_rate=read.number("farzi_outer_learning_rate", above=0.0),
+        clip_norm=read.number("farzi_outer_clip_norm", above=0.0),
+        batch_size=read.integer("farzi_outer_batch_size", at_least=1),
+        window=read.integer("farzi_window", at_least=1),
+        trajectories=read.integer("farzi_trajectories", at_least=1),
+        pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),
+        checkpoint_every=read.integer("farzi_checkpoint_every", at_least=-1),
+        eval_step=read.integer("farzi_eval_step", at_least=1),
+        eval_students=read.integer("farzi_eval_students", at_least=1),
+        stopping_step=read.integer("farzi_stopping_step", at_least=1),
+    )
+    if inner.batch_size > summary.sequences:
+        raise OptionError(
+            f"farzi_inner_batch_size={inner.batch_size} is more than the summary has sequences "
+            f"(farzi_sequences={summary.sequences})"
+        )
+    if outer.window > inner.steps:
+        raise OptionError(
+            f"farzi_window={outer.window} is more than the inner loop has steps (farzi_inner_steps={inner.steps})"
+        )
+    pool = PoolOptions(
+        models=read.integer("farzi_pool_models", at_least=1),
+        snapshots=read.integers("farzi_pool_snapshots", at_least=0),
+    )
+    if outer.pretrained > 0 and not pool.snapshots:
+        raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
+    output = OutputOptions(
+        seeds=read.integer("farzi_seeds", at_least=1),
+        full_data=read.choice("farzi_full_data", ("windows", "prefixes")),
+        hard_samples=read.integer("farzi_hard_samples", at_least=0),
+        strata=read.integer("farzi_strata", at_least=1),
+        output_path=read.text("farzi_output_path", optional=True),
+        report_path=read.text("farzi_report_path"),
+        fresh=read.boolean("farzi_fresh"),
+    )
+    read.check_recbole_options()
+    return Options(summary, inner, outer, pool, output)
+
+
+def option_names():
+    """Names of all ``farzi_*`` options."""
+    prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
+    plain = {"window", "trajectories", "pretrained", "checkpoint_every", "eval_step", "eval_students", "stopping_step"}
+    return {
+        "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
+        for group, prefix in prefixes.items()
+        for f in fields(group)
+    }
+
+
+class _Reader:
+    def __init__(self, config):
+        self.config = config
+
+    def _get(self, name, wanted, optional=False):
+        value = self.config[name] if name in self.config else None
+        if value is None and not optional:
+            raise OptionError(f"option {name} is not set; it must be {wanted}")
+        return value
+
+    def number(self, name, above=None, at_least=None, at_most=None):
+        wanted = "a number" + _bounds(above, at_least, at_most)
+        value = self._get(name, wanted)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        _check_bounds(name, value, wanted, above, at_least, at_most)
+        return float(value)
+
+    def integer(self, name, at_least=None, optional=False):
+        wanted = "a whole number" + _bounds(None, at_least, None)
+        value = self._get(name, wanted, optional)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        _check_bounds(name, value, wanted, None, at_least, None)
+        return value
+
+    def integers(self, name, at_least):
+        wanted = f"a list of whole numbers of at least {at_least}"
+        value = self._get(name, wanted)
+        if not isinstance(value, (list, tuple)) or any(
+            isinstance(v, bool) or not isinstance(v, int) or v < at_least for v in value
+        ):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(sorted(set(value)))
+
+    def betas(self, name):
+        wanted = "two numbers from 0 to below 1"
+        value = self._get(name, wanted)
+        if (
+            not isinstance(value, (list, tuple))
+            or len(value) != 2
+            or any(isinstance(v, bool) or not isinstance(v, (int, float)) or not 0 <= v < 1 for v in value)
+        ):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(float(v) for v in value)
+
+    def boolean(self, name):
+        value = self._get(name, "True or False")
+        if not isinstance(value, bool):
+            raise OptionError(f"option {name}={value!r} must be True or False")
+        return value
+
+    def choice(self, name, choices):
+        value = self._get(name, "one of " + ", ".join(choices))
+        if value not in choices:
+            raise OptionError(f"option {name}={value!r} must be one of " + ", ".join(choices))
+        return value
+
+    def text(self, name, optional=False):
+        value = self._get(name, "a text", optional)
+        if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+            raise OptionError(f"option {name}={value!r} must be a text that is not empty")
+        return value
+
+    def check_recbole_options(self):
+        """RecBole's own options that it would not check, or only after long work."""
+        self.number("learning_rate", above=0.0)
+        self.number("weight_decay", at_least=0.0)
+        for name in ("epochs", "train_batch_size", "eval_batch_size", "eval_step"):
+            self.integer(name, at_least=1)
+        self.integer("stopping_step", at_least=0)
+        self.integer("seed", at_least=0)
+        self.integers("topk", at_least=1)
+        self.boolean("show_progress")
+        mode = self.config["eval_args"]["mode"]
+        if set(mode.values()) != {"full"}:
+            raise OptionError(f"eval_args mode {mode} is not supported: the plugin ranks all items (mode: full)")
+        if self.config["loss_type"] != "CE":
+            raise OptionError(f"option loss_type={self.config['loss_type']!r} must be CE: soft events need a softmax")
+
+
+def _bounds(above, at_least, at_most):
+    words = []
+    if above is not None:
+        words.append(f"above {above:g}")
+    if at_least is not None:
+        words.append(f"of at least {at_least:g}")
+    if at_most is not None:
+        words.append(f"at most {at_most:g}")
+    return (" " + " and ".join(words)) if words else ""
+
+
+def _check_bounds(name, value, wanted, above, at_least, at_most):
+    if (
+        (above is not None and not value > above)
+        or (at_least is not None and not value >= at_least)
+        or (at_most is not None and not value <= at_most)
+    ):
+        raise OptionError(f"option {name}={value!r} must be {wanted}")

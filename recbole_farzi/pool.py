@@ -1,0 +1,129 @@
+"""The pool: models trained on the real data, and snapshots from along the way, kept on disk.
+
+The best of them on validation is the teacher of an informed start; the snapshots are the paper's pre-trained
+trajectories, from which inner loops may begin. A pool is used again while nothing that it depends on has changed.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole.utils import set_color
+
+from recbole_farzi.errors import StorageError
+from recbole_farzi.provenance import settings
+from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
+from recbole_farzi.training import WindowLoader, WindowTrainer
+from recbole_farzi.version import __version__
+
+__all__ = ["Pool", "build_pool"]
+
+_MANIFEST = "pool.json"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Trained and partly trained parameters.
+
+    Attributes:
+        teacher: state dict of the model that is best on validation.
+        snapshots: state dicts of partly trained models, in a fixed order.
+        score: the teacher's validation score.
+        seconds: time that building took, when it was built.
+        reused: it came from disk.
+        fingerprint: SHA-256 of all that it depends on.
+    """
+
+    teacher: dict
+    snapshots: tuple
+    score: float
+    seconds: float
+    reused: bool
+    fingerprint: str
+
+
+def build_pool(config, options, factory, traits, sequences, checksum, valid_data, directory, show_progress=False):
+    """Build the pool, or take it from disk.
+
+    Args:
+        config: RecBole's Config.
+        options: :class:`recbole_farzi.options.PoolOptions`.
+        factory: :class:`recbole_farzi.models.ModelFactory`.
+        traits: :class:`recbole_farzi.student.ModelTraits`.
+        sequences: the real histories.
+        checksum: SHA-256 of the real histories.
+        valid_data: RecBole's validation loader, or None to train for all epochs.
+        directory: where pools are kept.
+        show_progress: show RecBole's progress bars.
+
+    Returns:
+        :class:`Pool`.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    logger = logging.getLogger()
+    depends = {
+        "plugin": __version__,
+        "data": checksum,
+        "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_")),
+    }
+    fingerprint = digest(depends)
+    place = Path(directory) / f"pool-{fingerprint[:12]}"
+    found = None if config["farzi_fresh"] else _read(place, fingerprint, config["device"])
+    if found is not None:
+        logger.info(set_color("Pool", "pink") + f": reused from {place}")
+        return found
+    check_writable(place)
+    begun = time.perf_counter()
+    manifest = {"fingerprint": fingerprint, "depends_on": depends, "snapshots": [], "models": []}
+    for number in range(options.models):
+        seed = config["seed"] + number
+        logger.info(set_color("Pool", "pink") + f": training model {number + 1} of {options.models} on the real data")
+        model = factory(seed)
+        trainer = WindowTrainer(config, model, traits)
+
+        def keep_snapshot(epoch, score, model=model, number=number):
+            if epoch + 1 in options.snapshots:
+                name = f"model{number}-epoch{epoch + 1}.pt"
+                save_tensors(place / name, model.state_dict())
+                manifest["snapshots"].append(name)
+
+        if 0 in options.snapshots:
+            keep_snapshot(-1, None)
+        loader = WindowLoader(sequences, factory.dataset, config["train_batch_size"], seed)
+        score, _ = trainer.fit(
+            loader, valid_data, verbose=False, saved=True, show_progress=show_progress, callback_fn=keep_snapshot
+        )
+        name = f"model{number}.pt"
+        save_tensors(place / name, trainer._best_state)
+        manifest["models"].append({"file": name, "seed": seed, "score": float(score)})
+    manifest["seconds"] = time.perf_counter() - begun
+    manifest["bigger_is_better"] = bool(config["valid_metric_bigger"])
+    write_json(place / _MANIFEST, manifest)  # last: a pool without it is not finished
+    built = _read(place, fingerprint, config["device"])
+    return Pool(built.teacher, built.snapshots, built.score, built.seconds, False, fingerprint)
+
+
+def _read(place, fingerprint, device):
+    if not (place / _MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_json(place / _MANIFEST)
+        if manifest["fingerprint"] != fingerprint:
+            return None
+        sign = 1 if manifest["bigger_is_better"] else -1
+        best = max(manifest["models"], key=lambda model: sign * model["score"])
+        snapshots = tuple(load_tensors(place / name, device) for name in manifest["snapshots"])
+        return Pool(
+            load_tensors(place / best["file"], device),
+            snapshots,
+            best["score"],
+            manifest["seconds"],
+            True,
+            fingerprint,
+        )
+    except (StorageError, KeyError, TypeError, ValueError) as error:
+        logging.getLogger().warning(f"The pool in {place} cannot be used and is built anew: {error}")
+        return None

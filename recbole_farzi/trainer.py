@@ -1,0 +1,293 @@
+"""``FarziTrainer``: distillation as a RecBole trainer. ``fit`` distils, ``evaluate`` trains on the summary and evaluates."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from recbole.utils import calculate_valid_score, dict2str, early_stopping, set_color
+from tqdm import tqdm
+
+from recbole_farzi.data import training_checksum, training_sequences
+from recbole_farzi.distillation import Distiller
+from recbole_farzi.errors import OptionError, StorageError
+from recbole_farzi.models import ModelFactory
+from recbole_farzi.options import read_options
+from recbole_farzi.pool import build_pool
+from recbole_farzi.provenance import settings
+from recbole_farzi.sequences import batch_order
+from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.storage import check_writable, digest, load_tensors, save_tensors
+from recbole_farzi.student import Student
+from recbole_farzi.summary import Summary
+from recbole_farzi.training import RowTrainer
+from recbole_farzi.version import __version__
+
+__all__ = ["FarziTrainer"]
+
+_SAVE_EVERY = 10  # outer steps between checkpoints
+_AFTERWARDS = ("farzi_seeds", "farzi_full_data", "farzi_hard_samples", "farzi_strata")
+
+
+class FarziTrainer(RowTrainer):
+    """Distils the training data of a RecBole sequential model into a summary (arXiv 2310.09983).
+
+    Used as any RecBole trainer is::
+
+        trainer = FarziTrainer(config, model)
+        best_valid_score, best_valid_result = trainer.fit(train_data, valid_data)
+        test_result = trainer.evaluate(test_data)      # a fresh model, trained on trainer.summary alone
+
+    Args:
+        config: RecBole's Config with the options of ``properties/farzi.yaml``.
+        model: the student's architecture: a RecBole sequential model. Its weights are overwritten by students that are
+            trained for validation.
+
+    Attributes:
+        summary: the best :class:`recbole_farzi.summary.Summary` on validation, after :meth:`fit`.
+        start: the summary that distillation started from.
+        pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
+        history: losses and validations of the run, plain values.
+
+    Raises:
+        OptionError, ModelError: the options make no sense, or the model cannot read soft events.
+    """
+
+    def __init__(self, config, model):
+        self.options = read_options(config)
+        super().__init__(config, model)
+        self.student = Student(model)
+        self.factory = None
+        self.pool = None
+        self.start = None
+        self.summary = None
+        self.history = {}
+
+    def fit(
+        self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None
+    ):
+        """Distil.
+
+        Args:
+            train_data: RecBole's train loader (its dataset's histories are what is distilled).
+            valid_data: RecBole's validation loader. With None nothing is selected: the last summary counts.
+            verbose: write the course to the logger.
+            saved: keep checkpoints under ``checkpoint_dir``, and continue from one of the same settings.
+            show_progress: show progress bars.
+            callback_fn: called as ``callback_fn(outer_step, valid_score)`` after each validation.
+
+        Returns:
+            ``(best_valid_score, best_valid_result)``; ``(-1, None)`` without ``valid_data``.
+
+        Raises:
+            DataError, StorageError, DivergenceError: in one line, what is wrong; what was reached is saved.
+        """
+        config, options = self.config, self.options
+        sequences = training_sequences(train_data.dataset)
+        checksum = training_checksum(train_data.dataset, sequences)
+        counts = sequences.counts(train_data.dataset.item_num)
+        directory = Path(config["checkpoint_dir"]) / "farzi"
+        check_writable(directory)
+        self.eval_collector.data_collect(train_data)
+        self.factory = ModelFactory(type(self.model), config, train_data.dataset)
+        self.pool = build_pool(
+            config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
+            show_progress,
+        )  # fmt: skip
+        self.start = self._make_start(sequences, counts).to(self.device)
+        inner_model = self.factory(config["seed"], dropout=options.inner.dropout)
+        inner_model.train()
+        distiller = Distiller(
+            Student(inner_model, self.student.traits),
+            self.start,
+            options.inner,
+            options.outer,
+            self._initial_parameters,
+            sequences,
+            config["seed"],
+        )
+        depends = {
+            "plugin": __version__,
+            "data": checksum,
+            "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
+        }
+        checkpoint = directory / f"distillation-{digest(depends)[:12]}.pt" if saved else None
+        record = self._resume(distiller, checkpoint) or {
+            "losses": [],
+            "validations": [],
+            "seconds": 0.0,
+            "best": {"score": None, "step": 0, "waited": 0, "result": None, "tensors": None},
+            "stopped_early": False,
+            "finished": False,
+        }
+        self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
+        self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
+        best = record["best"]
+        tensors = best["tensors"] if best["tensors"] is not None else [t.detach() for t in distiller.tensors]
+        self.summary = Summary(*(t.to(self.device) for t in tensors), options.summary.temperature)
+        self.history = {
+            "outer_steps": distiller.steps_done,
+            "best_step": best["step"] if valid_data else distiller.steps_done,
+            "seconds": record["seconds"],
+            "skipped": distiller.skipped,
+            "stopped_early": record["stopped_early"],
+            "losses": record["losses"],
+            "validations": record["validations"],
+        }
+        if not valid_data:
+            return -1, None
+        self.best_valid_score, self.best_valid_result = best["score"], best["result"]
+        return self.best_valid_score, self.best_valid_result
+
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """Train a fresh model on the best summary and evaluate it with RecBole's evaluator.
+
+        Args:
+            eval_data: RecBole's evaluation loader.
+            load_best_model: train on :attr:`summary`; False evaluates the weights that :attr:`model` has now.
+            model_file: not used here.
+            show_progress: show progress bars.
+        """
+        if load_best_model:
+            if self.summary is None:
+                raise OptionError("there is no summary yet: call fit before evaluate")
+            self.train_student(self.summary, self._student_seed(0))
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def train_student(self, summary, seed):
+        """Train :attr:`model` from scratch on a summary by the recipe; what a :class:`SummaryTrainer` does, quietly."""
+        inner = self.options.inner
+        fresh = self.factory(seed, dropout=inner.dropout)
+        self.model.load_state_dict(fresh.state_dict())
+        student = Student(fresh, self.student.traits)
+        fresh.train()
+        optimizer = torch.optim.Adam(
+            fresh.parameters(), lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
+        )
+        distributions = summary.distributions()
+        for rows in batch_order(len(distributions), inner.batch_size, inner.steps, seed):
+            optimizer.zero_grad()
+            loss = student.soft_loss(distributions[rows])
+            self._check_nan(loss)
+            loss.backward()
+            optimizer.step()
+        self.model.load_state_dict(fresh.state_dict())
+
+    def _student_seed(self, number):
+        return self.config["seed"] + 500 + number
+
+    def _make_start(self, sequences, counts):
+        options, seed = self.options.summary, self.config["seed"]
+        if options.start == "random":
+            return random_start(
+                options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
+            )
+        windows = pick_windows(sequences, options.sequences, options.length, np.random.default_rng([seed, 3]))
+        if options.start == "spectral":
+            return spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
+        teacher = self.factory(seed)
+        teacher.load_state_dict(self.pool.teacher)
+        return teacher_start(
+            windows, Student(teacher, self.student.traits), counts, options.latent_dim, options.temperature,
+            options.own_item, seed,
+        )  # fmt: skip
+
+    def _initial_parameters(self, seed):
+        """Where an inner trajectory begins: fresh, or partly trained on the real data (a share of them)."""
+        model = self.factory(seed, dropout=self.options.inner.dropout)
+        rng = np.random.default_rng([seed, 4])
+        if rng.random() < self.options.outer.pretrained:
+            model.load_state_dict(self.pool.snapshots[int(rng.integers(len(self.pool.snapshots)))])
+        return Student(model, self.student.traits).parameter_dict()
+
+    def _distil(self, distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn):
+        outer = self.options.outer
+        bar = tqdm(
+            total=outer.steps, initial=distiller.steps_done, ncols=100, disable=not show_progress,
+            desc=set_color("Distil     ", "pink"),
+        )  # fmt: skip
+        begun, before = time.perf_counter(), record["seconds"]
+
+        def save():
+            record["seconds"] = before + time.perf_counter() - begun
+            if checkpoint:
+                save_tensors(checkpoint, {"distiller": distiller.state(), "record": record})
+
+        try:
+            if valid_data and not record["validations"]:
+                self._validate(distiller, record, valid_data, verbose, callback_fn)
+                save()
+            while distiller.steps_done < outer.steps and not record["finished"]:
+                step = distiller.step()
+                record["losses"].append(None if step.skipped else step.loss)
+                number = distiller.steps_done
+                if not step.skipped:
+                    self.tensorboard.add_scalar("Distil/outer_loss", step.loss, number)
+                    self.tensorboard.add_scalar("Distil/meta_gradient_norm", step.gradient_norm, number)
+                bar.update(1)
+                bar.set_postfix_str(set_color(f"outer loss {step.loss:.4f}", "yellow"), refresh=False)
+                if valid_data and (number % outer.eval_step == 0 or number == outer.steps):
+                    stop = self._validate(distiller, record, valid_data, verbose, callback_fn)
+                    record["stopped_early"] = record["finished"] = stop
+                    save()
+                elif number % _SAVE_EVERY == 0:
+                    save()
+            if not record["finished"]:
+                record["finished"] = True
+                save()
+        except KeyboardInterrupt:
+            if checkpoint:
+                save()
+                self.logger.info(
+                    f"Interrupted after outer step {distiller.steps_done} of {outer.steps}; the same command goes on "
+                    f"from {checkpoint}"
+                )
+            raise
+        finally:
+            bar.close()
+
+    def _validate(self, distiller, record, valid_data, verbose, callback_fn):
+        """Train fresh students on the current summary, evaluate them, keep the best summary; returns whether to stop."""
+        summary, results = distiller.summary, []
+        for number in range(self.options.outer.eval_students):
+            self.train_student(summary, self._student_seed(number))
+            results.append(super().evaluate(valid_data, load_best_model=False))
+        result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
+        score, best, step = calculate_valid_score(result, self.valid_metric), record["best"], distiller.steps_done
+        worst = -np.inf if self.valid_metric_bigger else np.inf
+        best["score"], best["waited"], stop, update = early_stopping(
+            score,
+            worst if best["score"] is None else best["score"],
+            best["waited"],
+            max_step=self.options.outer.stopping_step - 1,
+            bigger=self.valid_metric_bigger,
+        )
+        if update:
+            best.update(step=step, result=result, tensors=[t.cpu() for t in summary.tensors])
+        record["validations"].append({"step": step, "metrics": result})
+        if verbose:
+            self.logger.info(
+                set_color(f"outer step {step} evaluating", "green")
+                + f" [{set_color('valid_score', 'blue')}: {score:f}{', best' if update else ''}]"
+            )
+            self.logger.info(set_color("valid result", "blue") + ": \n" + dict2str(result))
+        self.tensorboard.add_scalar("Vaild_score", score, step)  # spelt as RecBole spells it
+        if callback_fn:
+            callback_fn(step, score)
+        return stop
+
+    def _resume(self, distiller, checkpoint):
+        if checkpoint is None or not checkpoint.is_file() or self.config["farzi_fresh"]:
+            return None
+        try:
+            state = load_tensors(checkpoint)
+            distiller.restore(state["distiller"])
+            record = state["record"]
+        except (StorageError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise StorageError(
+                f"the checkpoint {checkpoint} cannot be continued ({error}); remove it or set --farzi_fresh=True"
+            ) from error
+        done = "finished" if record["finished"] else f"continued after outer step {distiller.steps_done}"
+        logging.getLogger().info(set_color("Distillation", "pink") + f": {done}, from {checkpoint}")
+        return record
