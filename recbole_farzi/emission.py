@@ -1,0 +1,196 @@
+"""Summaries as RecBole atomic files: soft (lossless, for the plugin) and hard (for any RecBole).
+
+A folder ``NAME`` (``ml-100k-farzi``) holds
+
+=========================  =========================================================================================
+``NAME.latent``            ``Z``: a row an event, ``event_id, sequence, position, latent:float_seq``
+``NAME.item``              the whole catalogue, with ``M`` and ``b``: ``item_id, decoder:float_seq, decoder_bias:float``
+``NAME.inter``             hard events: ``user_id, item_id, timestamp``; what RecBole splits by itself
+``NAME.train.inter``       the same as RecBole's benchmark rows: ``user_id, item_id_list:token_seq, item_id``
+``NAME.valid.inter``       the real validation rows, in the same form
+``NAME.test.inter``        the real test rows
+``NAME.yaml``              properties with which plain RecBole trains on the hard files and evaluates on the real split
+``recipe.json``            how to train on the soft files (tau, T, learning rate, batches), and where all this comes from
+=========================  =========================================================================================
+
+Numbers are written with as many digits as reading them back exactly needs.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbole_farzi.errors import DataError, StorageError
+from recbole_farzi.storage import digest, new_directory, read_json, write_json, write_text
+from recbole_farzi.summary import Summary
+
+__all__ = ["emit", "load_summary", "plain_properties", "summary_digest"]
+
+_FORMAT = 1
+
+
+def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, maximum):
+    """Write a summary; the folder appears whole or not at all, and replaces an earlier one.
+
+    Args:
+        directory: the folder to write; its name is the dataset's name.
+        summary: :class:`recbole_farzi.summary.Summary`.
+        hard_sequences: item ids, shape [n, xi].
+        item_tokens: token of each item id, padding first.
+        evaluation: ``{"valid": rows, "test": rows}``, each a list of ``(user token, [item ids], item id)``.
+        recipe: plain values: how to train on the soft events, and the provenance.
+        maximum: RecBole's ``MAX_ITEM_LIST_LENGTH``.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        StorageError: it cannot be written.
+        DataError: a token cannot stand in an atomic file.
+    """
+    directory = Path(directory)
+    name = directory.name
+    tokens = [str(token) for token in item_tokens]
+    for token in tokens[1:]:
+        if not token or any(c in token for c in "\t\n\r "):
+            raise DataError(f"item {token!r} cannot be written to an atomic file: it is empty or holds a space or tab")
+    with new_directory(directory) as folder:
+        _write_latent(folder / f"{name}.latent", summary)
+        _write_items(folder / f"{name}.item", summary, tokens)
+        synthetic = [f"farzi-{row}" for row in range(len(hard_sequences))]
+        _write_events(folder / f"{name}.inter", synthetic, hard_sequences, tokens)
+        _write_prefixes(folder / f"{name}.train.inter", _prefixes(synthetic, hard_sequences, maximum), tokens)
+        for part, rows in evaluation.items():
+            _write_prefixes(folder / f"{name}.{part}.inter", rows, tokens)
+        write_text(folder / f"{name}.yaml", _properties(name, maximum))
+        write_json(
+            folder / "recipe.json",
+            {
+                "format": _FORMAT,
+                "name": name,
+                "temperature": summary.temperature,
+                "summary_sha256": summary_digest(summary),
+                **recipe,
+            },
+        )
+    return directory
+
+
+def load_summary(directory):
+    """Read the soft files back, exactly.
+
+    Args:
+        directory: a folder that :func:`emit` wrote.
+
+    Returns:
+        ``(summary, item_tokens, recipe)``: the :class:`recbole_farzi.summary.Summary`, the token of each item id
+        (``[PAD]`` first), and the recipe.
+
+    Raises:
+        StorageError: a file is missing, damaged or foreign.
+    """
+    directory = Path(directory)
+    recipe = read_json(directory / "recipe.json")
+    if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT or "name" not in recipe:
+        raise StorageError(f"{directory / 'recipe.json'} is no recipe that this version reads (format {_FORMAT})")
+    name = recipe["name"]
+    latent = _read_table(directory / f"{name}.latent", ["event_id:token", "sequence:float", "position:float", "latent:float_seq"])
+    items = _read_table(directory / f"{name}.item", ["item_id:token", "decoder:float_seq", "decoder_bias:float"])
+    try:
+        vectors = np.array([line.split(" ") for line in latent["latent:float_seq"]], dtype=np.float32)
+        sequences = int(float(latent["sequence:float"].iloc[-1])) + 1
+        columns = np.array([line.split(" ") for line in items["decoder:float_seq"]], dtype=np.float32)
+        bias = items["decoder_bias:float"].to_numpy(dtype=np.float32)
+        summary = Summary(
+            torch.from_numpy(vectors).view(sequences, -1, vectors.shape[1]),
+            torch.from_numpy(np.pad(columns.T, ((0, 0), (1, 0)))),
+            torch.from_numpy(np.pad(bias, (1, 0))),
+            float(recipe["temperature"]),
+        )
+    except (ValueError, RuntimeError, IndexError, KeyError, DataError) as error:
+        raise StorageError(f"the soft files in {directory} are damaged: {error}") from error
+    if summary_digest(summary) != recipe.get("summary_sha256"):
+        raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
+    return summary, ["[PAD]", *items["item_id:token"]], recipe
+
+
+def summary_digest(summary):
+    """SHA-256 of the summary's numbers, padding left out."""
+    latent, decoder, bias = (t.detach().cpu() for t in summary.tensors)
+    return digest([digest(latent), digest(decoder[:, 1:]), digest(bias[1:]), summary.temperature])
+
+
+def plain_properties(directory):
+    """The property file with which plain RecBole reads the hard files of a folder."""
+    directory = Path(directory)
+    return directory / f"{directory.name}.yaml"
+
+
+def _properties(name, maximum):
+    return f"""# Plain RecBole trains on the hard events of {name} and evaluates on the real split with
+#   run_recbole.py -m SASRec -d {name} --config_files {name}.yaml
+benchmark_filename: [train, valid, test]
+load_col:
+  inter: [user_id, item_id_list, item_id]
+  item: [item_id]
+alias_of_item_id: [item_id_list]
+MAX_ITEM_LIST_LENGTH: {maximum}
+train_neg_sample_args: ~
+"""
+
+
+def _exact(values):
+    """Shortest text that gives the same float32 back."""
+    return [np.format_float_scientific(v, unique=True, trim="-", exp_digits=1) for v in values]
+
+
+def _write_latent(path, summary):
+    latent = summary.latent.detach().cpu().numpy().astype(np.float32)
+    lines = ["event_id:token\tsequence:float\tposition:float\tlatent:float_seq"]
+    for s, sequence in enumerate(latent):
+        for p, vector in enumerate(sequence):
+            lines.append(f"{s}-{p}\t{s}\t{p}\t" + " ".join(_exact(vector)))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_items(path, summary, tokens):
+    decoder = summary.decoder.detach().cpu().numpy().astype(np.float32).T
+    bias = _exact(summary.bias.detach().cpu().numpy().astype(np.float32))
+    lines = ["item_id:token\tdecoder:float_seq\tdecoder_bias:float"]
+    for i in range(1, len(tokens)):
+        lines.append(f"{tokens[i]}\t" + " ".join(_exact(decoder[i])) + f"\t{bias[i]}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_events(path, users, sequences, tokens):
+    lines = ["user_id:token\titem_id:token\ttimestamp:float"]
+    for user, sequence in zip(users, sequences.tolist()):
+        lines.extend(f"{user}\t{tokens[item]}\t{position}" for position, item in enumerate(sequence))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _prefixes(users, sequences, maximum):
+    for user, sequence in zip(users, sequences.tolist()):
+        for end in range(1, len(sequence)):
+            yield user, sequence[max(0, end - maximum) : end], sequence[end]
+
+
+def _write_prefixes(path, rows, tokens):
+    lines = ["user_id:token\titem_id_list:token_seq\titem_id:token"]
+    for user, history, target in rows:
+        lines.append(f"{user}\t" + " ".join(tokens[item] for item in history) + f"\t{tokens[target]}")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _read_table(path, columns):
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=3)
+    except FileNotFoundError as error:
+        raise StorageError(f"{path} is missing") from error
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise StorageError(f"cannot read {path}: {error}") from error
+    if list(table.columns) != columns or table.empty:
+        raise StorageError(f"{path} is no file of this plugin: it should have columns {', '.join(columns)}")
+    return table

@@ -1,0 +1,365 @@
+"""The whole job: distil, emit, train contenders, evaluate them all on test, report.
+
+Each contender's run is stored as soon as it is there, so that an interrupted job goes on where it was.
+"""
+
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+import torch
+from recbole.utils import set_color
+from tqdm import tqdm
+
+from recbole_farzi.baselines import Popularity, random_users
+from recbole_farzi.data import Split, load_split
+from recbole_farzi.emission import emit, summary_digest
+from recbole_farzi.errors import StorageError
+from recbole_farzi.metrics import evaluate_rows
+from recbole_farzi.models import ModelFactory
+from recbole_farzi.options import Options
+from recbole_farzi.provenance import environment, settings
+from recbole_farzi.sequences import Sequences
+from recbole_farzi.storage import check_writable, digest, read_json, write_json
+from recbole_farzi.strata import split_rows
+from recbole_farzi.trainer import FarziTrainer
+from recbole_farzi.training import RowTrainer, SummaryLoader, SummaryTrainer, WindowLoader, WindowTrainer
+from recbole_farzi.version import __version__
+
+__all__ = ["Contender", "Experiment"]
+
+_BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
+_LEAST_STEPS = 20  # between two validations of training on real events, however few there are
+_LEAST_FREE = 64 * 2**20  # bytes: several times what checkpoints, summary and report take at the default sizes
+_RESULTS_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of training a model, to be compared with others.
+
+    Attributes:
+        key: short name, also the name of its stored runs.
+        label: name for people.
+        note: what it is, in a sentence.
+        events: events that it trains on.
+        bytes: size of its training data.
+        seeds: of its runs.
+        run: function from a seed to ``(trainer, seconds)``: a trained RecBole trainer that can evaluate, and the time
+            that training took.
+        depends: whatever its result depends on beside data and settings, as a plain value.
+    """
+
+    key: str
+    label: str
+    note: str
+    events: int
+    bytes: int
+    seeds: tuple
+    run: Callable[[int], Any]
+    depends: Any = None
+
+
+class Experiment:
+    """Distils, emits and compares, on one dataset with one model.
+
+    Args:
+        config: RecBole's Config, checked (:func:`recbole_farzi.configuration.build_config`).
+        options: :func:`recbole_farzi.options.read_options` of it.
+        split: :func:`recbole_farzi.data.load_split` of it.
+        model_class: the student's class.
+    """
+
+    def __init__(self, config, options: Options, split: Split, model_class):
+        self.config = config
+        self.options = options
+        self.split = split
+        self.factory = ModelFactory(model_class, config, split.train.dataset)
+        self.logger = logging.getLogger()
+        self.progress = bool(config["show_progress"])
+        self.trainer: Optional[FarziTrainer] = None
+        self.traits = None
+        self.output, self.report = places(config, options, model_class)
+
+    @classmethod
+    def prepare(cls, config, options: Options, model_class):
+        """Load and split the data, after refusing directories that cannot be written.
+
+        Raises:
+            StorageError, DataError
+        """
+        output, report = places(config, options, model_class)
+        for place in (output.parent, report.parent, Path(config["checkpoint_dir"])):
+            check_writable(place, _LEAST_FREE)
+        return cls(config, options, load_split(config), model_class)
+
+    def distil(self):
+        """Fit a :class:`FarziTrainer`; returns it."""
+        self.trainer = FarziTrainer(self.config, self.factory(self.config["seed"]))
+        self.traits = self.trainer.student.traits
+        reading = "all positions at once" if self.traits.causal else "every prefix (it is not causal)"
+        self.logger.info(set_color("Model", "pink") + f": {type(self.trainer.model).__name__} reads {reading}")
+        self.trainer.fit(self.split.train, self.split.valid, show_progress=self.progress)
+        return self.trainer
+
+    def emit(self, hard):
+        """Write the summary as RecBole atomic files; returns the folder."""
+        config, dataset = self.config, self.split.train.dataset
+        recipe = {
+            "temperature": self.options.summary.temperature,
+            "inner": asdict(self.options.inner),
+            "batch_order": "torch.randperm(sequences) from a torch.Generator seeded with the run's seed, permutation after "
+            "permutation, each split into batches",
+            "model": type(self.trainer.model).__name__,
+            "source": {
+                "dataset": config["dataset"],
+                "training_events": self.split.sequences.events,
+                "training_histories_sha256": self.split.checksum,
+            },
+            "settings": settings(config, keep=lambda name: True),
+            "environment": environment(config["device"]),
+            "distillation": {key: self.trainer.history[key] for key in ("outer_steps", "best_step", "skipped")},
+        }
+        folder = emit(
+            self.output,
+            self.trainer.summary,
+            hard,
+            dataset.field2id_token[dataset.iid_field],
+            {"valid": self._real_rows(self.split.valid), "test": self._real_rows(self.split.test)},
+            recipe,
+            config["MAX_ITEM_LIST_LENGTH"],
+        )
+        self.logger.info(set_color("Summary", "pink") + f": written to {folder}")
+        return folder
+
+    def contenders(self, hard):
+        """Everything that is compared, in the order of the report."""
+        config, options, split = self.config, self.options, self.split
+        summary, start = self.trainer.summary, self.trainer.start
+        seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
+        name = type(self.trainer.model).__name__
+        events = summary.events
+        soft = "temperature, steps and learning rate of its recipe"
+        hard_sequences = Sequences([(row, items) for row, items in enumerate(hard.numpy())], split.sequences.length)
+        start_label = {"teacher": "teacher start", "spectral": "spectral start", "random": "random start"}
+        full = self._train_on_prefixes if options.output.full_data == "prefixes" else self._train_on(split.sequences)
+        samples = options.output.hard_samples
+        return [
+            Contender(
+                "full", "full data", f"{name} on all training events, early stopping on validation",
+                split.sequences.events, split.sequences.events * _BYTES_PER_EVENT, seeds, full,
+            ),
+            Contender(
+                "summary", "summary (soft)", f"{name} on the distilled soft events alone, {soft}",
+                events, summary.nbytes, seeds, self._train_on_summary(summary), summary_digest(summary),
+            ),
+            Contender(
+                "start", f"{start_label[options.summary.start]}, not distilled",
+                f"{name} on the soft events from which distillation started, the same recipe",
+                events, start.nbytes, seeds, self._train_on_summary(start), summary_digest(start),
+            ),
+            Contender(
+                "hard", "summary (hard)",
+                f"{name} on hard events, {f'{samples} draws of each sequence' if samples else 'the likeliest items'}; any RecBole "
+                "can train on them; early stopping on validation",
+                hard_sequences.events, hard_sequences.events * _BYTES_PER_EVENT, seeds,
+                self._train_on(hard_sequences), digest(hard),
+            ),
+            Contender(
+                "random", "random users", f"{name} on the real events of random users (others for each seed), as many "
+                "events as the summary, early stopping on validation",
+                min(events, split.sequences.events), min(events, split.sequences.events) * _BYTES_PER_EVENT, seeds,
+                self._train_on_random_users(events), events,
+            ),
+            Contender(
+                "popularity", "popularity", "every user gets the items that are most frequent in training",
+                split.sequences.events, split.vocabulary * _BYTES_PER_EVENT, (config["seed"],), self._popularity,
+            ),
+        ]  # fmt: skip
+
+    def compare(self, contenders):
+        """Train and evaluate every run of every contender on test; stored runs are read back.
+
+        Returns:
+            ``(results of the contenders, strata)``, plain values; see ``recbole_farzi.report``.
+        """
+        place = Path(self.config["checkpoint_dir"]) / "farzi" / "runs"
+        out, described = [], None
+        total = sum(len(contender.seeds) for contender in contenders)
+        bar = tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color("Compare    ", "pink"))
+        for contender in contenders:
+            runs = []
+            for seed in contender.seeds:
+                bar.set_postfix_str(set_color(contender.label, "yellow"))
+                run = self._stored_run(place, contender, seed)
+                described = described or run.pop("described")
+                run.pop("described", None)
+                runs.append(run)
+                bar.update(1)
+            plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
+            out.append({**plain, "runs": runs})
+        bar.close()
+        return out, described
+
+    def results(self, contenders, strata):
+        """The whole result as plain values, for ``recbole_farzi.report``."""
+        config, split, summary = self.config, self.split, self.trainer.summary
+        dataset = split.train.dataset
+        metrics = list(contenders[0]["runs"][0]["metrics"])
+        pool = self.trainer.pool
+        farzi = {name: value for name, value in settings(config, keep=lambda name: True).items() if name.startswith("farzi_")}
+        return {
+            "format": _RESULTS_FORMAT,
+            "dataset": config["dataset"],
+            "model": type(self.trainer.model).__name__,
+            "seed": config["seed"],
+            "date": date.today().isoformat(),
+            "command": self.command,
+            "environment": environment(config["device"]),
+            "data": {
+                "users": dataset.user_num - 1,
+                "items": dataset.item_num - 1,
+                "training_events": split.sequences.events,
+                "valid_rows": len(split.valid.dataset),
+                "test_rows": len(split.test.dataset),
+            },
+            "summary": {
+                "sequences": summary.latent.shape[0],
+                "length": summary.latent.shape[1],
+                "latent_dim": summary.latent.shape[2],
+                "temperature": summary.temperature,
+                "events": summary.events,
+                "bytes": summary.nbytes,
+                "sha256": summary_digest(summary),
+            },
+            "options": {**farzi, **{k: config[k] for k in ("learning_rate", "train_batch_size", "epochs", "stopping_step")}},
+            "metrics": metrics,
+            "smaller_is_better": [m for m in metrics if m == "crossentropy"],
+            "valid_metric": config["valid_metric"].lower(),
+            "pool": {"seconds": pool.seconds, "reused": pool.reused, "models": self.options.pool.models},
+            "distillation": self.trainer.history,
+            "strata": strata,
+            "contenders": contenders,
+        }
+
+    @property
+    def command(self):
+        """The command line of this process, for the record; the Python call where there is none."""
+        program = Path(sys.argv[0]).name
+        if program in ("run_farzi.py", "run-farzi"):
+            return " ".join(["python run_farzi.py" if program.endswith(".py") else program, *sys.argv[1:]])
+        return "recbole_farzi.run_farzi(...)"
+
+    def _real_rows(self, loader):
+        dataset = loader.dataset
+        rows = dataset.inter_feat
+        users = dataset.field2id_token[dataset.uid_field]
+        lists, lengths = rows[dataset.item_id_list_field].tolist(), rows[dataset.item_list_length_field].tolist()
+        for user, items, length, target in zip(
+            rows[dataset.uid_field].tolist(), lists, lengths, rows[dataset.iid_field].tolist()
+        ):
+            yield users[user], items[:length], target
+
+    def _stored_run(self, place, contender, seed):
+        depends = {
+            "plugin": __version__,
+            "data": self.split.checksum,
+            "settings": settings(
+                self.config, keep=lambda name: name in ("farzi_strata", "farzi_full_data") or name.startswith("farzi_inner")
+            ),
+            "contender": contender.key,
+            "on": contender.depends,
+            "seed": seed,
+        }
+        file = place / f"{contender.key}-{digest(depends)[:16]}.json"
+        if file.is_file() and not self.options.output.fresh:
+            try:
+                return read_json(file)
+            except StorageError as error:
+                self.logger.warning(f"A stored run is computed again: {error}")
+        trainer, seconds = contender.run(seed)
+        metrics = trainer.evaluate(self.split.test, show_progress=False)
+        strata = self._strata(trainer.rows)
+        run = {
+            "seed": None if contender.key == "popularity" else seed,
+            "seconds": seconds,
+            "metrics": {key: float(value) for key, value in metrics.items()},
+            "strata": {
+                kind: [self._stratum_metrics(trainer.rows, stratum) for stratum in group]
+                for kind, group in strata.items()
+            },
+            "described": {
+                kind: [{"label": stratum.label, "rows": int(stratum.rows.sum())} for stratum in group]
+                for kind, group in strata.items()
+            },
+        }
+        write_json(file, run)
+        trainer.tensorboard.close()
+        return run
+
+    def _strata(self, rows):
+        sequences = self.split.sequences
+        training_events = {int(user): len(items) for user, items in zip(sequences.users, sequences.items)}
+        users, targets = rows.get("rec.user").numpy(), rows.get("rec.target").numpy()
+        return split_rows(users, targets, training_events, self.split.counts, self.options.output.strata)
+
+    def _stratum_metrics(self, rows, stratum):
+        values = evaluate_rows(self.config, rows, torch.from_numpy(stratum.rows))
+        return {key: float(value) for key, value in values.items()}
+
+    def _train_on(self, sequences):
+        def run(seed):
+            trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
+            loader = WindowLoader(
+                sequences, self.split.train.dataset, self.config["train_batch_size"], seed, least_batches=_LEAST_STEPS
+            )
+            return trainer, _timed_fit(trainer, loader, self.split.valid)
+
+        return run
+
+    def _train_on_random_users(self, events):
+        def run(seed):
+            sample = random_users(self.split.sequences, events, np.random.default_rng(seed))
+            return self._train_on(sample)(seed)
+
+        return run
+
+    def _train_on_prefixes(self, seed):
+        trainer = RowTrainer(self.config, self.factory(seed))
+        return trainer, _timed_fit(trainer, self.split.train, self.split.valid)
+
+    def _train_on_summary(self, summary):
+        def run(seed):
+            inner = self.options.inner
+            trainer = SummaryTrainer(self.config, self.factory(seed, dropout=inner.dropout), inner, self.traits)
+            loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
+            return trainer, _timed_fit(trainer, loader, None)
+
+        return run
+
+    def _popularity(self, seed):
+        model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
+        trainer = RowTrainer(self.config, model)
+        trainer.eval_collector.data_collect(self.split.train)
+        return trainer, 0.0
+
+
+def places(config, options, model_class):
+    """Where the summary and the report are written: ``(folder, folder)``."""
+    name = config["dataset"]
+    # RecBole reads ml-100k from its own wheel, where nothing should be written: ask for what was configured
+    beside = Path(config.external_config_dict.get("data_path") or "dataset")
+    output = Path(options.output.output_path or beside / f"{name}-farzi")
+    return output, Path(options.output.report_path) / f"{name}-{model_class.__name__}"
+
+
+def _timed_fit(trainer, train_data, valid_data):
+    """RecBole's ``fit``; returns the seconds that training took (with its validations)."""
+    begun = time.perf_counter()
+    trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False)
+    return time.perf_counter() - begun

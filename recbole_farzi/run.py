@@ -1,0 +1,103 @@
+"""``run_farzi.py`` and :func:`run_farzi`: the whole job from the command line or from Python."""
+
+import argparse
+import sys
+import time
+import warnings
+
+from recbole_farzi.errors import FarziError
+
+__all__ = ["main", "run_farzi"]
+
+
+def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
+    """Distil a dataset with a RecBole model, write the summary, compare contenders on test, write the report.
+
+    Args:
+        model: name of a RecBole sequential model, ``package.module:Class``, or a class; None takes ``model`` of the
+            options, else SASRec.
+        dataset: RecBole's name of the dataset; None takes ``dataset`` of the options, else ml-100k.
+        config_file_list: property files; later ones win.
+        config_dict: options; win over the files.
+
+    Returns:
+        dict with ``results`` (plain values, also written as ``results.json``), ``summary``
+        (:class:`recbole_farzi.summary.Summary`), ``summary_path`` (the emitted folder) and ``report_path``.
+
+    Raises:
+        FarziError: whatever a user can mend, in one line.
+    """
+    from recbole.utils import init_logger, init_seed, set_color
+
+    from recbole_farzi.configuration import build_config
+    from recbole_farzi.experiment import Experiment
+    from recbole_farzi.options import read_options
+    from recbole_farzi.report import render, terminal_table
+
+    config, model_class = build_config(model, dataset, config_file_list, config_dict)
+    options = read_options(config)
+    _start_logging(config, init_logger)
+    init_seed(config["seed"], config["reproducibility"])
+    experiment = Experiment.prepare(config, options, model_class)
+    begun = time.perf_counter()
+    trainer = experiment.distil()
+    hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
+    folder = experiment.emit(hard)
+    contenders, strata = experiment.compare(experiment.contenders(hard))
+    results = experiment.results(contenders, strata)
+    render(results, experiment.report)
+    if config["show_progress"]:
+        print("\n" + terminal_table(results))
+    experiment.logger.info(set_color("Report", "pink") + f": {experiment.report / 'report.html'}")
+    experiment.logger.info(set_color("Time", "pink") + f": {(time.perf_counter() - begun) / 60:.1f} minutes")
+    return {"results": results, "summary": trainer.summary, "summary_path": folder, "report_path": experiment.report}
+
+
+def _start_logging(config, init_logger):
+    from recbole_farzi.errors import StorageError
+
+    try:
+        init_logger(config)
+    except OSError as error:
+        raise StorageError(f"cannot write the log in ./log: {error.strerror or error}") from error
+
+
+def parse_arguments(arguments):
+    """The command line: RecBole's ``-m``, ``-d``, ``--config_files`` and ``--key=value``.
+
+    Returns:
+        ``(model, dataset, config files, overrides)``.
+
+    Raises:
+        OptionError: an argument is not understood.
+    """
+    from recbole_farzi.configuration import parse_overrides
+
+    parser = argparse.ArgumentParser(
+        prog="run_farzi.py",
+        description="Distil a RecBole dataset into a small summary, train on it, and report whom it serves.",
+        epilog="Any option of RecBole and of properties/farzi.yaml: --key=value.",
+    )
+    parser.add_argument("-m", "--model", help="sequential model: a name RecBole knows, or package.module:Class [SASRec]")
+    parser.add_argument("-d", "--dataset", help="name of the dataset [ml-100k]")
+    parser.add_argument(
+        "--config_files", nargs="+", default=[], metavar="FILE", help="property files, separated by spaces; later ones win"
+    )
+    known, rest = parser.parse_known_args(arguments)
+    files = [name for text in known.config_files for name in text.split()]
+    return known.model, known.dataset, files, parse_overrides(rest)
+
+
+def main(arguments=None):
+    """Command line entry; returns the exit code: 0, or 1 after one line on standard error, or 130 when interrupted."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # RecBole's, about torch.cuda.amp
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        run_farzi(*parse_arguments(sys.argv[1:] if arguments is None else arguments))
+    except FarziError as error:
+        print(f"run_farzi: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("run_farzi: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
