@@ -1,0 +1,110 @@
+"""Fixtures that all tests share: a tiny dataset, options with which every stage takes a moment, a place to work in."""
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+import recbole_farzi  # noqa: F401  (repairs RecBole before anything imports it)
+
+USERS, ITEMS = 40, 30
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """The test runs in its own folder, where RecBole leaves ``log/``, ``saved/``, ...; logging is as before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # RecBole's logger has colorama replace both
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield tmp_path
+    for handler in [h for h in root.handlers if h not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def tiny_events():
+    """``(user, item, time)`` in no particular order: 40 users of 6 to 25 events; most items lead to one certain next."""
+    rng = np.random.default_rng(20)
+    follows = rng.permutation(ITEMS)
+    events = []
+    for user in range(USERS):
+        item, time = int(rng.integers(ITEMS)), int(rng.integers(1000))
+        for _ in range(int(rng.integers(6, 26))):
+            events.append((f"u{user}", f"i{item}", time))
+            item = int(follows[item]) if rng.random() < 0.7 else int(rng.integers(ITEMS))
+            time += int(rng.integers(1, 50))
+    return [events[i] for i in rng.permutation(len(events))]
+
+
+@pytest.fixture
+def write_inter(tmp_path):
+    """Function that writes ``NAME/NAME.inter`` and returns the folder above it, RecBole's ``data_path``."""
+
+    def write(events, name="tiny", header="user_id:token\titem_id:token\ttimestamp:float"):
+        folder = tmp_path / "datasets" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [header, *("\t".join(map(str, event)) for event in events)]
+        (folder / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return folder.parent
+
+    return write
+
+
+@pytest.fixture
+def tiny_dataset(write_inter, tiny_events):
+    """RecBole's ``data_path``; the folder holds ``tiny/tiny.inter``."""
+    return write_inter(tiny_events)
+
+
+@pytest.fixture
+def tiny_options():
+    """Overrides that make every stage tiny."""
+    return {
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "hidden_size": 8,
+        "inner_size": 16,
+        "embedding_size": 8,
+        "epochs": 3,
+        "eval_batch_size": 64,
+        "topk": [5, 10],
+        "show_progress": False,
+        "state": "ERROR",
+        "use_gpu": False,
+        "farzi_sequences": 4,
+        "farzi_latent_dim": 3,
+        "farzi_inner_steps": 6,
+        "farzi_inner_batch_size": 2,
+        "farzi_window": 3,
+        "farzi_trajectories": 2,
+        "farzi_outer_steps": 4,
+        "farzi_outer_batch_size": 16,
+        "farzi_eval_step": 2,
+        "farzi_eval_students": 1,
+        "farzi_pool_snapshots": [1],
+        "farzi_seeds": 2,
+        "farzi_strata": 2,
+    }
+
+
+@pytest.fixture
+def make_config(workplace, tiny_dataset, tiny_options):
+    """Function from a model and overrides to ``(config, model_class)`` on the tiny dataset."""
+    from recbole_farzi.configuration import build_config
+
+    def make(model="SASRec", dataset="tiny", config_files=(), **overrides):
+        return build_config(model, dataset, config_files, {**tiny_options, "data_path": str(tiny_dataset), **overrides})
+
+    return make
+
+
+@pytest.fixture
+def tiny_split(make_config):
+    """:class:`recbole_farzi.data.Split` of the tiny dataset."""
+    from recbole_farzi.data import load_split
+
+    return load_split(make_config()[0])
