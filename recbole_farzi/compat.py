@@ -14,6 +14,8 @@ pandas >= 3        Copy-on-write makes ``frame[column].fillna(..., inplace=True)
                    stayed missing; and ``Series.agg(len)`` became the length of the column, no longer that of each
                    sequence in it (https://pandas.pydata.org/docs/whatsnew/v3.0.0.html).
 SciPy >= 1.13      ``dok_matrix._update``, from which LightGCN, NGCF and others build their graph, is gone.
+any                Importing a sequential model turns PyTorch's anomaly detection on for the whole process (a line left in
+                   RecBole's SINE), which slows every training down.
 =================  ==============================================================================================
 
 ``torch.load`` itself is left as it is: nothing here lets a file run code. Reading a checkpoint that plain RecBole
@@ -241,6 +243,31 @@ def _restore_dok_update(module):
     _record("scipy.sparse.dok_matrix._update")
 
 
+# --- anomaly detection -----------------------------------------------------------------------------------------------
+
+_anomaly_detection_before = None
+
+
+def _prepare_models(module):
+    """``recbole.model.abstract_recommender`` is imported before any model: remember what was set until then."""
+    global _anomaly_detection_before
+    import torch
+
+    if _anomaly_detection_before is None:
+        _anomaly_detection_before = torch.is_anomaly_enabled()
+    _restore_dok_update(module)
+
+
+def _undo_anomaly_detection(module):
+    """RecBole's SINE turns PyTorch's anomaly detection on when imported, and importing any sequential model imports
+    it: every training in the process then keeps a stack trace of each operation. Back to what was set before."""
+    import torch
+
+    if torch.is_anomaly_enabled() and not _anomaly_detection_before:
+        torch.autograd.set_detect_anomaly(False)
+        _record("torch anomaly detection, turned on by RecBole's SINE")
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------
 
 
@@ -465,6 +492,7 @@ _ON_IMPORT = {
     "recbole.data.dataset.dataset": _patch_dataset,
     "recbole.data.dataset.kg_dataset": _measure_each_sequence,
     "recbole.data.dataset.sequential_dataset": _measure_each_sequence,
-    "recbole.model.abstract_recommender": _restore_dok_update,
+    "recbole.model.abstract_recommender": _prepare_models,
+    "recbole.model.sequential_recommender.sine": _undo_anomaly_detection,
     "recbole.trainer.trainer": _use_safe_checkpoints,
 }

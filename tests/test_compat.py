@@ -469,6 +469,34 @@ def test_torch_load_is_as_it_was():
         assert trainer_module.torch is torch
 
 
+# --- anomaly detection -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_importing_a_model_does_not_turn_anomaly_detection_on(before):
+    """In a fresh process; what the user had set stays."""
+    code = (
+        "import torch, recbole_farzi\n"
+        f"torch.autograd.set_detect_anomaly({before})\n"
+        "import recbole.model.sequential_recommender\n"
+        "print(torch.is_anomaly_enabled())"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == str(before), done.stderr
+
+
+def test_plain_recbole_turns_anomaly_detection_on():
+    code = (
+        "import numpy as np\n"
+        "for name in ('float_', 'complex_', 'unicode_'):\n"
+        "    name in np.__dict__ or setattr(np, name, float)\n"
+        "import torch, recbole.model.sequential_recommender\n"
+        "print(torch.is_anomaly_enabled())"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr  # RecBole mended it: the repair can go
+
+
 # --- apply -----------------------------------------------------------------------------------------------------------
 
 
