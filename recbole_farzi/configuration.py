@@ -68,6 +68,12 @@ def _literal(text):
         return text
 
 
+def _not_evaluated(value):
+    """RecBole passes every text of its config dict to ``eval``: this gives it one that evaluates to the plain value."""
+    value = _literal(value) if isinstance(value, str) else value
+    return repr(value) if isinstance(value, str) else value
+
+
 def build_config(model=None, dataset=None, config_files=(), overrides=None):
     """RecBole's Config with the plugin's properties beneath the user's.
 
@@ -100,6 +106,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
         _check_known(content, known, source)
     for key in ("model", "dataset", "config_files"):
         overrides.pop(key, None)
+    overrides = {key: _not_evaluated(value) for key, value in overrides.items()}
     argv, sys.argv = sys.argv, sys.argv[:1]  # RecBole's Config reads the command line by itself; ours is parsed
     try:
         config = Config(model_class, dataset, [str(file) for file in [*layers, *files]], overrides)
@@ -126,7 +133,7 @@ def _read_yaml(path):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"cannot read property file {path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: its encoding, a date, a number too long
         raise OptionError(f"property file {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         raise OptionError(f"property file {path} is empty")

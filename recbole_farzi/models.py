@@ -26,12 +26,15 @@ def resolve_model(model):
     """
     if isinstance(model, type):
         found = model
+    elif not isinstance(model, str):
+        raise ModelError(f"model {model!r} must be a name, such as SASRec or package.module:Class")
     elif ":" in model:
         module, _, name = model.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ModelError(f"cannot import model {model}: {error}") from error
+        except Exception as error:  # the module is the user's: it may fail in any way
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ModelError(f"cannot import model {model}: {reason}") from error
     else:
         try:
             found = get_model(model)
