@@ -1,6 +1,6 @@
 """The plugin's options, read once from RecBole's Config into small typed objects and checked before any work."""
 
-import math
+import sys
 from dataclasses import dataclass, fields
 from typing import Optional
 
@@ -191,7 +191,7 @@ class _Reader:
     def number(self, name, above=None, at_least=None, at_most=None):
         wanted = "a number" + _bounds(above, at_least, at_most)
         value = self._get(name, wanted)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -sys.float_info.max <= value <= sys.float_info.max:
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         _check_bounds(name, value, wanted, above, at_least, at_most)
         return float(value)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -43,11 +44,13 @@ def write_bytes(path, data):
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:  # also when interrupted
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_text(path, text):
@@ -70,7 +73,7 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is not a JSON file ({error}); remove it to begin anew") from error
 
 
@@ -88,9 +91,13 @@ def load_tensors(path, device="cpu"):
         StorageError: the file is missing, damaged, or holds anything else.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign pickles, which are refused
+            return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many types for damaged or foreign files
         raise StorageError(f"{path} is damaged or no file of this plugin; remove it to begin anew") from error
 
@@ -106,22 +113,25 @@ def new_directory(path):
         StorageError: it cannot be created, filled or moved.
     """
     path = Path(path)
-    temporary = None
+    temporary = aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield temporary
         os.chmod(temporary, 0o755)
-        old = None
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / "it")
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, aside / "it")
         os.replace(temporary, path)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
+    finally:  # also when interrupted
+        if aside is not None:
+            if not path.exists():
+                with contextlib.suppress(OSError):
+                    os.replace(aside / "it", path)
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
 

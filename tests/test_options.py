@@ -1,0 +1,210 @@
+"""The plugin's options: each is read, documented where it is set, and refused by name where it makes no sense."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+from recbole_farzi.configuration import _check_known, _known_options, properties_directory
+from recbole_farzi.errors import OptionError
+from recbole_farzi.models import resolve_model
+from recbole_farzi.options import option_names, read_options
+
+FILES = sorted(properties_directory().rglob("*.yaml"))
+FARZI = (properties_directory() / "farzi.yaml").read_text(encoding="utf-8")
+
+
+def refused(make_config, **options):
+    with pytest.raises(OptionError) as caught:
+        read_options(make_config(**options)[0])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# --- property files ---------------------------------------------------------------------------------------------------
+
+
+def test_every_option_is_in_the_property_file_and_every_one_there_is_an_option():
+    assert option_names() == {name for name in yaml.safe_load(FARZI) if name.startswith("farzi_")}
+
+
+@pytest.mark.parametrize("name", sorted(option_names()))
+def test_every_option_is_read(make_config, name):
+    """Without it nothing goes on, or what it may be left out for is stated as its default."""
+    config, _ = make_config()
+    del config.final_config_dict[name]
+    if yaml.safe_load(FARZI)[name] is None:
+        assert read_options(config) == read_options(make_config()[0])
+    else:
+        with pytest.raises(OptionError, match=f"option {name} is not set"):
+            read_options(config)
+
+
+def test_every_option_line_has_a_comment_with_its_type():
+    lines = [line for line in FARZI.splitlines() if re.match(r"\w+:", line)]
+    assert len(lines) == len(yaml.safe_load(FARZI))
+    for line, following in zip(FARZI.splitlines(), [*FARZI.splitlines()[1:], ""]):
+        if re.match(r"\w+:", line):
+            assert re.search(r"# \((int|float|str|list|bool|dict)\) [A-Z\"*]|# \(\w+\) \w+:", line), line
+
+
+def test_types_in_the_comments_are_those_of_the_values():
+    types = {"int": int, "float": float, "str": str, "list": list, "bool": bool, "dict": dict}
+    values = yaml.safe_load(FARZI)
+    for line in FARZI.splitlines():
+        match = re.match(r"(\w+):.*# \((\w+)\)", line)
+        if match and values[match[1]] is not None:
+            assert type(values[match[1]]) is types[match[2]], line
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_property_files_hold_known_options_only(path):
+    model = path.stem if path.parent.name == "model" else "SASRec"
+    _check_known(yaml.safe_load(path.read_text(encoding="utf-8")), _known_options(resolve_model(model)), path.name)
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.parent.name not in ("model", "dataset")], ids=lambda path: path.stem)
+def test_property_files_are_sensible_as_they_are(workplace, path):
+    from recbole_farzi.configuration import build_config
+
+    read_options(build_config(config_files=[path])[0])
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+def test_options_are_read_into_their_places(make_config):
+    options = read_options(make_config(farzi_inner_betas=[0.5, 0], farzi_pool_snapshots=[4, 1, 4], farzi_temperature=2)[0])
+    assert (options.summary.sequences, options.summary.length, options.summary.latent_dim) == (4, 11, 3)
+    assert options.inner.betas == (0.5, 0.0)
+    assert options.pool.snapshots == (1, 4)
+    assert options.summary.temperature == 2.0 and isinstance(options.summary.temperature, float)
+    assert (options.output.output_path, options.output.report_path) == (None, "report")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.inner.steps = 7
+
+
+@pytest.mark.parametrize("length", [3, 11])
+def test_a_summary_may_be_as_long_as_the_model_reads_and_its_target(make_config, length):
+    assert read_options(make_config(farzi_length=length)[0]).summary.length == length
+
+
+# --- senseless values -------------------------------------------------------------------------------------------------
+
+WHOLE = {
+    "farzi_sequences": 1, "farzi_length": 3, "farzi_latent_dim": 1, "farzi_inner_steps": 1, "farzi_inner_batch_size": 1,
+    "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
+    "farzi_checkpoint_every": -1, "farzi_eval_step": 1, "farzi_eval_students": 1, "farzi_stopping_step": 1,
+    "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
+    "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
+    "MAX_ITEM_LIST_LENGTH": 2,
+}  # fmt: skip
+ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
+              "farzi_outer_clip_norm", "learning_rate"]  # fmt: skip
+NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_pretrained", "weight_decay"]
+YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
+OF_SOME = ["farzi_start", "farzi_full_data"]
+LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
+TEXTS = ["farzi_report_path", "farzi_output_path"]
+
+
+def test_all_options_are_tried_here():
+    tried = {*WHOLE, *ABOVE_ZERO, *NOT_NEGATIVE, *YES_NO, *OF_SOME, *LISTS, *TEXTS}
+    assert option_names() <= tried
+
+
+@pytest.mark.parametrize("name, least", WHOLE.items())
+def test_whole_numbers_below_the_least_are_refused_and_the_least_is_not(make_config, name, least):
+    assert f"{name}={least - 1}" in (message := refused(make_config, **{name: least - 1})) and f"at least {least}" in message
+    try:
+        read_options(make_config(**{name: least})[0])
+    except OptionError as error:  # it may be too little for another option, but is no senseless value
+        assert f"option {name}=" not in str(error)
+
+
+@pytest.mark.parametrize("value", [2.5, 3.0, "many", True, [3], {"a": 1}], ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_other_values_than_whole_numbers_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be a whole number" in refused(make_config, **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, -1e-9])
+@pytest.mark.parametrize("name", ABOVE_ZERO)
+def test_numbers_that_are_not_above_zero_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be a number above 0" in refused(make_config, **{name: value})
+
+
+@pytest.mark.parametrize("name", NOT_NEGATIVE)
+def test_negative_numbers_are_refused(make_config, name):
+    assert f"option {name}=-0.1 must be a number of at least 0" in refused(make_config, **{name: -0.1})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, "fast", True, [0.1]], ids=lambda v: str(v)[:5])
+@pytest.mark.parametrize("name", ABOVE_ZERO + NOT_NEGATIVE)
+def test_other_values_than_numbers_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be a number" in refused(make_config, **{name: value})
+
+
+def test_a_share_above_one_is_refused(make_config):
+    assert "farzi_pretrained=1.1 must be a number of at least 0 and at most 1" in refused(make_config, farzi_pretrained=1.1)
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", "", [True]], ids=repr)
+@pytest.mark.parametrize("name", YES_NO)
+def test_other_values_than_true_and_false_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be True or False" in refused(make_config, **{name: value})
+
+
+@pytest.mark.parametrize("value", ["Teacher", "best", 1, ["teacher"]], ids=repr)
+@pytest.mark.parametrize("name", OF_SOME)
+def test_other_values_than_the_choices_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be one of" in refused(make_config, **{name: value})
+
+
+@pytest.mark.parametrize("value", [0.9, [0.9], [0.9, 0.99, 0.999], [1.0, 0.9], [-0.1, 0.9], ["a", "b"], [True, 0.9], "fast",
+                                   [float("nan"), 0.9]], ids=repr)  # fmt: skip
+def test_senseless_betas_are_refused(make_config, value):
+    assert f"farzi_inner_betas={value!r} must be two numbers" in refused(make_config, farzi_inner_betas=value)
+
+
+@pytest.mark.parametrize("value", [3, [-1], [1.5], ["a"], [True], {"a": 1}, "1 2"], ids=repr)
+def test_senseless_snapshots_are_refused(make_config, value):
+    assert f"farzi_pool_snapshots={value!r} must be a list" in refused(make_config, farzi_pool_snapshots=value)
+
+
+@pytest.mark.parametrize("value", [5, "", "a\0b", ["report"]], ids=repr)
+@pytest.mark.parametrize("name", TEXTS)
+def test_senseless_paths_are_refused(make_config, name, value):
+    assert f"option {name}={value!r} must be a text" in refused(make_config, **{name: value})
+
+
+@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_output_path"}))
+def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
+    assert f"option {name} is not set" in refused(make_config, **{name: None})
+
+
+# --- values that make no sense together -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"farzi_length": 12}, ["farzi_length=12", "MAX_ITEM_LIST_LENGTH=10", "at most 11"]),
+        ({"farzi_inner_batch_size": 5}, ["farzi_inner_batch_size=5", "farzi_sequences=4"]),
+        ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
+        ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
+        ({"loss_type": "BPR"}, ["loss_type='BPR'", "must be CE"]),
+        ({"eval_args": {"mode": "uni100"}}, ["eval_args", "uni100", "full"]),
+        ({"eval_args": {"mode": {"valid": "full", "test": "pop100"}}}, ["eval_args", "pop100", "full"]),
+    ],
+    ids=str,
+)
+def test_options_that_contradict_each_other_are_refused(make_config, options, words):
+    message = refused(make_config, **options)
+    assert all(word in message for word in words), message
+
+
+def test_partly_trained_models_are_not_needed_if_none_are_used(make_config):
+    assert read_options(make_config(farzi_pool_snapshots=[])[0]).pool.snapshots == ()
