@@ -7,6 +7,7 @@ different stages, and take turns; each is begun anew after T steps (Vicol et al.
 Unrolled Computation Graphs with Persistent Evolution Strategies", 2021, keep inner problems in flight likewise).
 """
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 
@@ -54,7 +55,9 @@ class Distiller:
     """Optimises a summary.
 
     Args:
-        student: :class:`recbole_farzi.student.Student`; its model's mode (dropout) is used as it is.
+        student: :class:`recbole_farzi.student.Student` that trains on the summary; its model's mode (dropout) is used as
+            it is.
+        judge: the same architecture without dropout, for the loss on real events.
         start: :class:`recbole_farzi.summary.Summary` to begin from.
         inner: :class:`recbole_farzi.options.InnerOptions`.
         outer: :class:`recbole_farzi.options.OuterOptions`.
@@ -64,8 +67,9 @@ class Distiller:
             from :meth:`state` goes on as if never interrupted.
     """
 
-    def __init__(self, student, start, inner, outer, initial, sequences, seed):
+    def __init__(self, student, judge, start, inner, outer, initial, sequences, seed):
         self.student = student
+        self.judge = judge
         self.inner = inner
         self.outer = outer
         self.initial = initial
@@ -107,7 +111,7 @@ class Distiller:
         loss, norm = math.nan, math.nan
         try:
             advanced, params = self._advance(trajectory, leaf, min(self.outer.window, self.inner.steps - trajectory.step))
-            value = self.student.real_loss(self._real_batch(), params)
+            value = self.judge.real_loss(self._real_batch(), params)
             loss = value.item()
             value.backward()
             distributions.backward(leaf.grad)
@@ -193,7 +197,8 @@ class Distiller:
             trajectory = self._begin()
             ahead = (i * self.inner.steps // count) // self.outer.window * self.outer.window
             if ahead:
-                trajectory, _ = self._advance(trajectory, distributions, ahead)
+                with contextlib.suppress(NonFiniteError):  # stays at its beginning; its own turn will find it bad again
+                    trajectory, _ = self._advance(trajectory, distributions, ahead)
             trajectories.append(trajectory)
         return trajectories
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
-from recbole.utils import set_color
+from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.baselines import Popularity, random_users
@@ -21,7 +21,7 @@ from recbole_farzi.data import Split, load_split
 from recbole_farzi.emission import emit, summary_digest
 from recbole_farzi.errors import StorageError
 from recbole_farzi.metrics import evaluate_rows
-from recbole_farzi.models import ModelFactory
+from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
 from recbole_farzi.provenance import environment, settings
 from recbole_farzi.sequences import Sequences
@@ -50,8 +50,8 @@ class Contender:
         events: events that it trains on.
         bytes: size of its training data.
         seeds: of its runs.
-        run: function from a seed to ``(trainer, seconds)``: a trained RecBole trainer that can evaluate, and the time
-            that training took.
+        run: function from a seed, and a function that shows progress, to ``(trainer, seconds)``: a trained RecBole
+            trainer that can evaluate, and the time that training took.
         depends: whatever its result depends on beside data and settings, as a plain value.
     """
 
@@ -61,7 +61,7 @@ class Contender:
     events: int
     bytes: int
     seeds: tuple
-    run: Callable[[int], Any]
+    run: Callable[[int, Callable[[str], None]], Any]
     depends: Any = None
 
 
@@ -195,8 +195,11 @@ class Experiment:
         for contender in contenders:
             runs = []
             for seed in contender.seeds:
-                bar.set_postfix_str(set_color(contender.label, "yellow"))
-                run = self._stored_run(place, contender, seed)
+                def tell(progress, label=contender.label):
+                    bar.set_postfix_str(set_color(f"{label}{progress}", "yellow"))
+
+                tell("")
+                run = self._stored_run(place, contender, seed, tell)
                 described = described or run.pop("described")
                 run.pop("described", None)
                 runs.append(run)
@@ -265,7 +268,7 @@ class Experiment:
         ):
             yield users[user], items[:length], target
 
-    def _stored_run(self, place, contender, seed):
+    def _stored_run(self, place, contender, seed, tell):
         depends = {
             "plugin": __version__,
             "data": self.split.checksum,
@@ -282,8 +285,10 @@ class Experiment:
                 return read_json(file)
             except StorageError as error:
                 self.logger.warning(f"A stored run is computed again: {error}")
-        trainer, seconds = contender.run(seed)
+        with seeded(seed):  # dropout draws from the global generators
+            trainer, seconds = contender.run(seed, tell)
         metrics = trainer.evaluate(self.split.test, show_progress=False)
+        self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(metrics)}")
         strata = self._strata(trainer.rows)
         run = {
             "seed": None if contender.key == "popularity" else seed,
@@ -313,36 +318,36 @@ class Experiment:
         return {key: float(value) for key, value in values.items()}
 
     def _train_on(self, sequences):
-        def run(seed):
+        def run(seed, tell):
             trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
             loader = WindowLoader(
                 sequences, self.split.train.dataset, self.config["train_batch_size"], seed, least_batches=_LEAST_STEPS
             )
-            return trainer, _timed_fit(trainer, loader, self.split.valid)
+            return trainer, _timed_fit(trainer, loader, self.split.valid, tell)
 
         return run
 
     def _train_on_random_users(self, events):
-        def run(seed):
+        def run(seed, tell):
             sample = random_users(self.split.sequences, events, np.random.default_rng(seed))
-            return self._train_on(sample)(seed)
+            return self._train_on(sample)(seed, tell)
 
         return run
 
-    def _train_on_prefixes(self, seed):
+    def _train_on_prefixes(self, seed, tell):
         trainer = RowTrainer(self.config, self.factory(seed))
-        return trainer, _timed_fit(trainer, self.split.train, self.split.valid)
+        return trainer, _timed_fit(trainer, self.split.train, self.split.valid, tell)
 
     def _train_on_summary(self, summary):
-        def run(seed):
+        def run(seed, tell):
             inner = self.options.inner
             trainer = SummaryTrainer(self.config, self.factory(seed, dropout=inner.dropout), inner, self.traits)
             loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
-            return trainer, _timed_fit(trainer, loader, None)
+            return trainer, _timed_fit(trainer, loader, None, tell)
 
         return run
 
-    def _popularity(self, seed):
+    def _popularity(self, seed, tell):
         model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
@@ -358,8 +363,12 @@ def places(config, options, model_class):
     return output, Path(options.output.report_path) / f"{name}-{model_class.__name__}"
 
 
-def _timed_fit(trainer, train_data, valid_data):
+def _timed_fit(trainer, train_data, valid_data, tell):
     """RecBole's ``fit``; returns the seconds that training took (with its validations)."""
+
+    def after_epoch(epoch, score):
+        tell(f", epoch {epoch + 1}, valid {score:.4f}")
+
     begun = time.perf_counter()
-    trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False)
+    trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False, callback_fn=after_epoch)
     return time.perf_counter() - begun

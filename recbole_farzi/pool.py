@@ -12,6 +12,7 @@ from pathlib import Path
 from recbole.utils import set_color
 
 from recbole_farzi.errors import StorageError
+from recbole_farzi.models import seeded
 from recbole_farzi.provenance import settings
 from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.training import WindowLoader, WindowTrainer
@@ -93,9 +94,10 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
         if 0 in options.snapshots:
             keep_snapshot(-1, None)
         loader = WindowLoader(sequences, factory.dataset, config["train_batch_size"], seed)
-        score, _ = trainer.fit(
-            loader, valid_data, verbose=False, saved=True, show_progress=show_progress, callback_fn=keep_snapshot
-        )
+        with seeded(seed):  # dropout draws from the global generators
+            score, _ = trainer.fit(
+                loader, valid_data, verbose=False, saved=True, show_progress=show_progress, callback_fn=keep_snapshot
+            )
         name = f"model{number}.pt"
         save_tensors(place / name, trainer._best_state)
         manifest["models"].append({"file": name, "seed": seed, "score": float(score)})

@@ -270,7 +270,7 @@ def _is_causal(model, predict, ids, lengths, reference):
 def _has_linear_scores(student, ids):
     """Does the model score a mixture of items, given as a virtual item, as the mixture of their scores?"""
     vocabulary = student.vocabulary
-    mixture = torch.zeros(2, vocabulary, device=ids.device)
+    mixture = torch.zeros(2, vocabulary, device=ids.device, dtype=next(student.model.parameters()).dtype)
     mixture[0, 1 : 1 + max(1, vocabulary // 2)] = 1.0
     mixture[1, vocabulary - 1] = 1.0
     mixture = mixture / mixture.sum(dim=1, keepdim=True)

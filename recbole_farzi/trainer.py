@@ -12,7 +12,7 @@ from tqdm import tqdm
 from recbole_farzi.data import training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import OptionError, StorageError
-from recbole_farzi.models import ModelFactory
+from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
 from recbole_farzi.provenance import settings
@@ -96,10 +96,11 @@ class FarziTrainer(RowTrainer):
             show_progress,
         )  # fmt: skip
         self.start = self._make_start(sequences, counts).to(self.device)
-        inner_model = self.factory(config["seed"], dropout=options.inner.dropout)
-        inner_model.train()
+        inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
+        plain_model = self.factory(config["seed"], dropout=False).train()
         distiller = Distiller(
             Student(inner_model, self.student.traits),
+            Student(plain_model, self.student.traits),
             self.start,
             options.inner,
             options.outer,
@@ -158,20 +159,19 @@ class FarziTrainer(RowTrainer):
     def train_student(self, summary, seed):
         """Train :attr:`model` from scratch on a summary by the recipe; what a :class:`SummaryTrainer` does, quietly."""
         inner = self.options.inner
-        fresh = self.factory(seed, dropout=inner.dropout)
-        self.model.load_state_dict(fresh.state_dict())
+        fresh = self.factory(seed, dropout=inner.dropout).train()
         student = Student(fresh, self.student.traits)
-        fresh.train()
         optimizer = torch.optim.Adam(
             fresh.parameters(), lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
         )
         distributions = summary.distributions()
-        for rows in batch_order(len(distributions), inner.batch_size, inner.steps, seed):
-            optimizer.zero_grad()
-            loss = student.soft_loss(distributions[rows])
-            self._check_nan(loss)
-            loss.backward()
-            optimizer.step()
+        with seeded(seed):  # dropout draws from the global generators
+            for rows in batch_order(len(distributions), inner.batch_size, inner.steps, seed):
+                optimizer.zero_grad()
+                loss = student.soft_loss(distributions[rows])
+                self._check_nan(loss)
+                loss.backward()
+                optimizer.step()
         self.model.load_state_dict(fresh.state_dict())
 
     def _student_seed(self, number):

@@ -1,0 +1,159 @@
+"""The outer loop: exact meta-gradients through a RecBole model, exact continuation, bad numbers."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_farzi.adjoint import Adam, Checkpointed, StoreAll, Unrolled, unroll
+from recbole_farzi.distillation import Distiller
+from recbole_farzi.errors import DivergenceError
+from recbole_farzi.models import without_dropout
+from recbole_farzi.options import read_options
+from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.starts import random_start
+from recbole_farzi.storage import load_tensors, save_tensors
+from recbole_farzi.student import Student
+
+
+@pytest.fixture
+def make_distiller(make_config, tiny_split):
+    def make(dtype=torch.float32, dropout=False, **overrides):
+        config, model_class = make_config("SASRec", farzi_inner_dropout=dropout, **overrides)
+        options = read_options(config)
+        torch.manual_seed(0)
+        model = model_class(config, tiny_split.train.dataset).to(dtype).train()
+        judge = Student(without_dropout(copy.deepcopy(model)))
+        student = Student(model if dropout else without_dropout(model))
+        start = random_start(4, 11, 3, tiny_split.vocabulary, 1.0, seed=0)
+        start = replace(start, **{name: getattr(start, name).to(dtype) for name in ("latent", "decoder", "bias")})
+
+        def initial(seed):
+            torch.manual_seed(seed)
+            return {name: torch.randn_like(p) * 0.1 for name, p in student.parameter_dict().items()}
+
+        return Distiller(student, judge, start, options.inner, options.outer, initial, tiny_split.sequences, seed=3)
+
+    return make
+
+
+@pytest.mark.parametrize("adjoint", [StoreAll(), Checkpointed(), Checkpointed(every=2)], ids=["store", "least", "every2"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_meta_gradient_of_a_recbole_model_is_exact(make_distiller, adjoint, dropout):
+    """Gradients for Z, M, b and the initial weights against autograd through the unrolled loop, in float64."""
+    distiller = make_distiller(torch.float64, dropout)
+    student, windows = distiller.student, distiller.sequences.sample(6, np.random.default_rng(0))
+    order = [torch.tensor([0, 2]), torch.tensor([1, 3]), torch.tensor([3, 0]), torch.tensor([2, 1]), torch.tensor([0, 1])]
+    summary = [t.detach().clone().requires_grad_(True) for t in distiller.tensors]
+    weights = {name: value.requires_grad_(True) for name, value in distiller.initial(0).items()}
+    rate = torch.tensor(0.01, dtype=torch.float64, requires_grad=True)
+
+    def gradients(strategy):
+        final = unroll(
+            lambda params, rows, step: student.soft_loss(rows, params),
+            weights,
+            soft_distributions(summary[0], summary[1], 1.0, summary[2]),
+            optimizer=Adam(lr=rate, eps=1e-4),
+            steps=5,
+            adjoint=strategy,
+            batches=order,
+            seed=9,
+        )
+        loss = distiller.judge.real_loss(windows, final)
+        *of_summary, of_rate = torch.autograd.grad(loss, [*summary, rate], retain_graph=True)
+        of_weights = torch.autograd.grad(loss, list(weights.values()))
+        # one vector: the gradient for the attention's key bias is zero, so it has no relative error of its own
+        return [*of_summary, of_rate, torch.cat([g.flatten() for g in of_weights])]
+
+    for mine, reference in zip(gradients(adjoint), gradients(Unrolled())):
+        assert reference.norm() > 0
+        assert (mine - reference).norm() <= 1e-9 * reference.norm()
+
+
+def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller):
+    """What Distiller.step feeds its optimiser, against autograd through everything, from the same trajectory."""
+    distiller = make_distiller(torch.float64, farzi_window=6, farzi_outer_clip_norm=1e9)
+    seen = []
+    distiller.optimizer.step = lambda: seen.extend(t.grad.clone() for t in distiller.tensors)
+    reference = make_distiller(torch.float64, farzi_window=6)
+    trajectory = reference._begin()
+    batch = reference._real_batch()
+    final = unroll(
+        lambda params, rows, step: reference.student.soft_loss(rows, params),
+        trajectory.params,
+        reference._distributions(),
+        optimizer=Adam(lr=reference.inner.learning_rate, eps=reference.inner.eps),
+        steps=6,
+        adjoint=Unrolled(),
+        batches=trajectory.order,
+    )
+    expected = torch.autograd.grad(reference.judge.real_loss(batch, final), reference.tensors)
+    result = distiller.step()
+    assert result.inner_step == 0 and not result.skipped
+    for mine, theirs in zip(seen, expected):
+        assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+def test_outer_steps_reduce_the_real_loss(make_distiller):
+    distiller = make_distiller(farzi_outer_steps=40, farzi_outer_learning_rate=0.1, farzi_inner_learning_rate=0.05)
+    losses = [distiller.step().loss for _ in range(40)]
+    assert sum(losses[-8:]) < sum(losses[:8])
+
+
+@pytest.mark.parametrize("window", [3, 6])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_a_run_that_is_continued_equals_one_that_was_not_interrupted(make_distiller, tmp_path, window, dropout):
+    whole = make_distiller(dropout=dropout, farzi_window=window)
+    for _ in range(9):
+        whole.step()
+    first = make_distiller(dropout=dropout, farzi_window=window)
+    for _ in range(4):
+        first.step()
+    save_tensors(tmp_path / "state.pt", first.state())
+    torch.manual_seed(99)  # somebody else's random numbers must not matter
+    second = make_distiller(dropout=dropout, farzi_window=window)
+    second.restore(load_tensors(tmp_path / "state.pt"))
+    for _ in range(5):
+        second.step()
+    for one, other in zip(whole.tensors, second.tensors):
+        assert torch.equal(one, other)
+    assert whole.state()["counters"] == second.state()["counters"]
+
+
+def test_trajectories_are_spread_over_the_inner_steps(make_distiller):
+    distiller = make_distiller(farzi_inner_steps=12, farzi_window=3, farzi_trajectories=4)
+    at = [distiller.step().inner_step for _ in range(16)]
+    assert at[:4] == [0, 3, 6, 9]
+    assert at[4:8] == [3, 6, 9, 0]
+    assert sorted(at) == [0] * 4 + [3] * 4 + [6] * 4 + [9] * 4
+
+
+def test_full_unrolls_begin_anew_each_time(make_distiller):
+    distiller = make_distiller(farzi_window=6)
+    assert [distiller.step().inner_step for _ in range(3)] == [0, 0, 0]
+    assert distiller.begun == 4
+
+
+def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_distiller):
+    distiller = make_distiller(farzi_window=6)
+    initial = distiller.initial
+    distiller.initial = lambda seed: {name: value * float("nan") for name, value in initial(seed).items()}
+    before = [t.detach().clone() for t in distiller.tensors]
+    assert distiller.step().skipped
+    assert distiller.skipped == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, distiller.tensors))
+    distiller.initial = initial
+    assert distiller.step().skipped  # the trajectory that was begun before the mend
+    assert not distiller.step().skipped
+    assert distiller.failures == 0 and distiller.skipped == 2
+
+
+def test_a_run_that_cannot_recover_stops_with_advice(make_distiller):
+    distiller = make_distiller(farzi_window=6)
+    initial = distiller.initial
+    distiller.initial = lambda seed: {name: value * float("nan") for name, value in initial(seed).items()}
+    with pytest.raises(DivergenceError, match="reduce farzi_inner_learning_rate"):
+        for _ in range(20):
+            distiller.step()

@@ -1,0 +1,82 @@
+"""The pool of trained models: built, kept, used again only while nothing that matters has changed."""
+
+import pytest
+import torch
+
+from recbole_farzi.models import ModelFactory
+from recbole_farzi.options import read_options
+from recbole_farzi.pool import build_pool
+from recbole_farzi.student import inspect_model
+
+
+@pytest.fixture
+def build(make_config, tiny_split, tmp_path):
+    def make(checksum="data", model="SASRec", **overrides):
+        config, model_class = make_config(model, **overrides)
+        factory = ModelFactory(model_class, config, tiny_split.train.dataset)
+        traits = inspect_model(factory(0))
+        return build_pool(
+            config, read_options(config).pool, factory, traits, tiny_split.sequences, checksum, tiny_split.valid, tmp_path / "pool"
+        )  # fmt: skip
+
+    return make
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_pool_is_built_once(build):
+    first, second = build(farzi_pool_snapshots=[0, 1, 2]), build(farzi_pool_snapshots=[0, 1, 2])
+    assert not first.reused and second.reused
+    assert same(first.teacher, second.teacher)
+    assert len(first.snapshots) == len(second.snapshots) == 3
+    assert all(same(one, other) for one, other in zip(first.snapshots, second.snapshots))
+    assert not same(first.snapshots[0], first.snapshots[1])
+
+
+def test_what_does_not_matter_does_not_rebuild(build):
+    build()
+    assert build(farzi_outer_steps=7, farzi_latent_dim=5, show_progress=False, farzi_report_path="elsewhere").reused
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checksum": "other data"},
+        {"model": "GRU4Rec"},
+        {"learning_rate": 0.0123},
+        {"hidden_size": 12},
+        {"seed": 7},
+        {"farzi_pool_snapshots": [2]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_matters_does(build, change):
+    build()
+    assert not build(**change).reused
+
+
+def test_the_teacher_is_the_best_of_several(build):
+    pool = build(farzi_pool_models=2, epochs=2)
+    one, other = build(farzi_pool_models=1, epochs=2), build(farzi_pool_models=1, epochs=2, seed=2021)
+    assert pool.score == pytest.approx(min(one.score, other.score))
+
+
+def test_a_damaged_pool_is_built_anew(build, tmp_path):
+    first = build()
+    (damaged,) = (tmp_path / "pool").glob("pool-*/model0.pt")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    second = build()
+    assert not second.reused
+    assert same(first.teacher, second.teacher)
+    (manifest,) = (tmp_path / "pool").glob("pool-*/pool.json")
+    manifest.write_text("{}")
+    assert not build().reused
+
+
+def test_a_pool_without_its_manifest_is_not_finished(build, tmp_path):
+    build()
+    (manifest,) = (tmp_path / "pool").glob("pool-*/pool.json")
+    manifest.unlink()
+    assert not build().reused

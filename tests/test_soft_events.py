@@ -1,0 +1,100 @@
+"""The identities of soft events, each against the dense computation."""
+
+import pytest
+import torch
+
+from recbole_farzi.soft_events import (
+    extend_table,
+    soft_cross_entropy,
+    soft_cross_entropy_dense,
+    soft_distributions,
+    virtual_ids,
+)
+
+
+@pytest.fixture
+def drawn():
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return normal
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_distributions_are_a_softmax_without_padding(drawn, temperature, with_bias):
+    latent, decoder, bias = drawn(2, 3, 4), drawn(4, 7), drawn(7) if with_bias else None
+    p = soft_distributions(latent, decoder, temperature, bias)
+    logits = latent @ decoder + (bias if with_bias else 0.0)
+    expected = torch.exp(logits / temperature)
+    expected[..., 0] = 0.0
+    expected = expected / expected.sum(-1, keepdim=True)
+    assert p.shape == (2, 3, 7)
+    assert (p[..., 0] == 0).all()
+    torch.testing.assert_close(p, expected, rtol=1e-12, atol=0)
+
+
+def test_a_small_temperature_gives_one_item_all_mass(drawn):
+    latent, decoder = drawn(1, 5, 4), drawn(4, 7)
+    p = soft_distributions(latent, decoder, 1e-4)
+    assert (p.argmax(-1) == (latent @ decoder[:, 1:]).argmax(-1) + 1).all()
+    torch.testing.assert_close(p.max(-1).values, torch.ones(1, 5, dtype=torch.float64))
+
+
+def test_padding_gets_no_gradient(drawn):
+    decoder = drawn(4, 7).requires_grad_(True)
+    soft_distributions(drawn(1, 5, 4), decoder).square().sum().backward()
+    assert (decoder.grad[:, 0] == 0).all()
+    assert decoder.grad[:, 1:].abs().min() > 0
+
+
+@pytest.mark.parametrize("extra_rows", [0, 1])
+def test_virtual_items_are_mixtures_of_embeddings(drawn, extra_rows):
+    table, p = drawn(7 + extra_rows, 5), soft_distributions(drawn(3, 4), drawn(4, 7))
+    extended = extend_table(table, p)
+    ids = virtual_ids((3,), len(table))
+    looked_up = torch.nn.functional.embedding(ids, extended)
+    expected = (p.unsqueeze(-1) * table[:7]).sum(1)
+    torch.testing.assert_close(looked_up, expected, rtol=1e-12, atol=1e-15)
+    assert torch.equal(extended[: len(table)], table)
+
+
+def test_virtual_ids_follow_the_order_of_flattening():
+    p = torch.arange(12.0).view(2, 2, 3)
+    ids = virtual_ids((2, 2), 10)
+    for i in range(2):
+        for j in range(2):
+            assert torch.equal(p.reshape(-1, 3)[ids[i, j] - 10], p[i, j])
+
+
+def test_soft_cross_entropy_needs_only_the_virtual_items_score(drawn):
+    """logsumexp(h E^T) - h . (p E) against the definition, values and gradients, in float64."""
+    hidden, table = drawn(6, 5).requires_grad_(True), drawn(7, 5).requires_grad_(True)
+    latent = drawn(6, 4).requires_grad_(True)
+    decoder = drawn(4, 7)
+
+    def gradients(loss):
+        return torch.autograd.grad(loss.sum(), [hidden, table, latent])
+
+    p = soft_distributions(latent, decoder)
+    identity = soft_cross_entropy(hidden @ table[1:].T, (hidden * (p @ table)).sum(-1))
+    by_identity = gradients(identity)
+    p = soft_distributions(latent, decoder)
+    log_probabilities = torch.log_softmax(hidden @ table[1:].T, dim=-1)
+    definition = -(p[:, 1:] * log_probabilities).sum(-1)
+    by_definition = gradients(definition)
+    dense = soft_cross_entropy_dense(hidden @ table[1:].T, soft_distributions(latent, decoder)[:, 1:])
+    torch.testing.assert_close(identity, definition, rtol=1e-12, atol=0)
+    torch.testing.assert_close(dense, definition, rtol=1e-12, atol=0)
+    for one, other in zip(by_identity, by_definition):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
+
+
+def test_soft_cross_entropy_of_one_hot_targets_is_the_hard_one(drawn):
+    scores, targets = drawn(6, 8), torch.tensor([0, 3, 7, 1, 1, 5])
+    one_hot = torch.nn.functional.one_hot(targets, 8).double()
+    hard = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
+    torch.testing.assert_close(soft_cross_entropy_dense(scores, one_hot), hard)
+    torch.testing.assert_close(soft_cross_entropy(scores, scores.gather(1, targets[:, None])[:, 0]), hard)

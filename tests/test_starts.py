@@ -1,0 +1,109 @@
+"""Where distillation starts."""
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_farzi.errors import DataError
+from recbole_farzi.models import without_dropout
+from recbole_farzi.sequences import Sequences
+from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.student import Student
+
+
+@pytest.fixture
+def teacher(make_config, tiny_split):
+    config, model_class = make_config("SASRec")
+    torch.manual_seed(0)
+    model = without_dropout(model_class(config, tiny_split.train.dataset))
+    with torch.no_grad():
+        model.item_embedding.weight.mul_(20)  # predictions that are far from uniform
+    return Student(model.eval())
+
+
+@pytest.fixture
+def windows(tiny_split):
+    return pick_windows(tiny_split.sequences, 4, 11, np.random.default_rng(0))
+
+
+def test_windows_are_stretches_of_different_users():
+    sequences = Sequences([(user, user * 100 + np.arange(1, 21)) for user in range(9)], length=10)
+    windows = pick_windows(sequences, 5, 8, np.random.default_rng(0))
+    assert windows.shape == (5, 8)
+    assert len({int(row[0]) // 100 for row in windows}) == 5
+    assert (windows.diff(dim=1) == 1).all()
+
+
+def test_short_histories_are_repeated_and_none_is_refused():
+    sequences = Sequences([(1, np.array([3, 4, 5])), (2, np.array([6]))], length=10)
+    windows = pick_windows(sequences, 2, 5, np.random.default_rng(0))
+    assert windows.tolist() == [[3, 4, 5, 3, 4], [6, 6, 6, 6, 6]]
+    with pytest.raises(DataError, match="nothing to distil"):
+        pick_windows(Sequences([], length=10), 2, 5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_teacher_start_of_full_rank_is_what_the_teacher_expects(teacher, windows, tiny_split, temperature):
+    summary = teacher_start(windows, teacher, tiny_split.counts, tiny_split.vocabulary, temperature, 0.0, seed=0)
+    with torch.no_grad():
+        expected = torch.softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+    torch.testing.assert_close(summary.distributions()[:, 1:, 1:], expected, rtol=1e-3, atol=1e-5)
+    popularity = (torch.as_tensor(tiny_split.counts).float() + 0.5)[1:]
+    first = (popularity / popularity.sum()).expand(4, -1)
+    torch.testing.assert_close(summary.distributions()[:, 0, 1:], first, rtol=1e-3, atol=1e-5)
+
+
+def test_more_rank_is_closer_to_the_teacher(teacher, windows, tiny_split):
+    with torch.no_grad():
+        expected = torch.log_softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+
+    def divergence(rank):
+        summary = teacher_start(windows, teacher, tiny_split.counts, rank, 1.0, 0.0, seed=0)
+        p = summary.distributions()[:, 1:, 1:]
+        return (expected.exp() * (expected - p.clamp_min(1e-30).log())).sum(-1).mean().item()
+
+    values = [divergence(rank) for rank in (1, 3, 6, tiny_split.vocabulary)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_own_item_pulls_towards_the_real_event(teacher, windows, tiny_split):
+    def share(weight):
+        summary = teacher_start(windows, teacher, tiny_split.counts, tiny_split.vocabulary, 1.0, weight, seed=0)
+        return summary.distributions().gather(-1, windows.unsqueeze(-1)).mean().item()
+
+    assert share(0.0) < share(1.0) < share(5.0)
+
+
+def test_spectral_start_spreads_an_event_over_items_of_the_same_histories():
+    """Two groups of users with items of their own: no mass should cross."""
+    rng = np.random.default_rng(0)
+    histories = [(u, (1 if u % 2 else 11) + rng.permutation(10)) for u in range(40)]
+    sequences = Sequences(histories, length=9)
+    windows = torch.tensor([[1, 2, 3], [11, 12, 13]])
+    summary = spectral_start(windows, sequences.counts(21), sequences, 4, 1.0, seed=0)
+    p = summary.distributions()
+    assert p.shape == (2, 3, 21)
+    assert p[0, :, 1:11].sum(-1).min() > 0.9
+    assert p[1, :, 11:].sum(-1).min() > 0.9
+
+
+def test_random_start_has_logits_of_variance_one_whatever_the_rank():
+    for rank in (2, 8, 64):
+        summary = random_start(20, 20, rank, 500, 0.5, seed=0)
+        logits = (summary.latent @ summary.decoder[:, 1:]) / 0.5
+        assert 0.7 < logits.std() < 1.3
+
+
+def test_starts_depend_on_their_seeds_alone(teacher, windows, tiny_split):
+    def make():
+        return [
+            random_start(2, 4, 3, 9, 1.0, seed=5),
+            teacher_start(windows, teacher, tiny_split.counts, 3, 1.0, 1.0, seed=5),
+            spectral_start(windows, tiny_split.counts, tiny_split.sequences, 3, 1.0, seed=5),
+        ]
+
+    torch.manual_seed(1)
+    first = make()
+    torch.manual_seed(2)
+    for one, other in zip(first, make()):
+        assert all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors))

@@ -1,0 +1,54 @@
+"""The summary: its size, its soft and its hard events."""
+
+import pytest
+import torch
+
+from recbole_farzi.errors import DataError
+from recbole_farzi.summary import Summary
+
+
+@pytest.fixture
+def summary():
+    generator = torch.Generator().manual_seed(0)
+    return Summary(
+        torch.randn(3, 5, 2, generator=generator), torch.randn(2, 9, generator=generator) * 2, torch.zeros(9), 0.7
+    )
+
+
+def test_size(summary):
+    assert summary.events == 15
+    assert summary.nbytes == 4 * (3 * 5 * 2 + 2 * 9 + 9)
+
+
+def test_tensors_that_do_not_fit_are_refused():
+    with pytest.raises(DataError, match="does not fit together"):
+        Summary(torch.zeros(3, 5, 2), torch.zeros(4, 9), torch.zeros(9), 1.0)
+
+
+def test_likeliest_items(summary):
+    hard = summary.hard(samples=0, seed=0)
+    assert torch.equal(hard, summary.distributions().argmax(-1))
+    assert hard.min() >= 1
+
+
+def test_draws_follow_the_distributions(summary):
+    samples = 4000
+    drawn = summary.hard(samples, seed=1)
+    assert drawn.shape == (3 * samples, 5)
+    p = summary.distributions()
+    for sequence in range(3):
+        own = drawn[sequence * samples : (sequence + 1) * samples]
+        for position in range(5):
+            share = torch.bincount(own[:, position], minlength=9) / samples
+            error = (share - p[sequence, position]).abs()
+            bound = 5 * (p[sequence, position] / samples).sqrt() + 5 / samples  # five standard deviations, five draws
+            assert (error <= bound).all()
+
+
+def test_draws_never_give_padding_and_depend_on_the_seed_alone(summary):
+    torch.manual_seed(3)
+    first = summary.hard(20, seed=1)
+    torch.manual_seed(4)
+    assert torch.equal(first, summary.hard(20, seed=1))
+    assert not torch.equal(first, summary.hard(20, seed=2))
+    assert first.min() >= 1

@@ -1,0 +1,152 @@
+"""FarziTrainer: a RecBole trainer that distils."""
+
+import pytest
+import torch
+from recbole.trainer import Trainer
+
+import recbole_farzi
+from recbole_farzi.distillation import Distiller
+from recbole_farzi.errors import OptionError, StorageError
+from recbole_farzi.models import ModelFactory
+from recbole_farzi.trainer import FarziTrainer
+
+
+@pytest.fixture
+def make_trainer(make_config, tiny_split):
+    def make(model="SASRec", **overrides):
+        config, model_class = make_config(model, **overrides)
+        return FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(config["seed"]))
+
+    return make
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors))
+
+
+def test_it_is_a_recbole_trainer(make_trainer):
+    assert isinstance(make_trainer(), Trainer)
+    assert recbole_farzi.FarziTrainer is FarziTrainer
+
+
+@pytest.mark.parametrize("model", ["SASRec", "GRU4Rec", "STAMP"])
+@pytest.mark.parametrize("start", ["teacher", "spectral", "random"])
+def test_fit_and_evaluate(make_trainer, tiny_split, model, start):
+    trainer = make_trainer(model, farzi_start=start)
+    seen = []
+    score, result = trainer.fit(tiny_split.train, tiny_split.valid, callback_fn=lambda step, value: seen.append((step, value)))
+    assert [step for step, _ in seen] == [0, 2, 4]
+    assert score == min(value for _, value in seen) == result["crossentropy"]
+    assert trainer.summary.latent.shape == (4, 11, 3)
+    assert trainer.summary.decoder.shape == (3, tiny_split.vocabulary)
+    assert len(trainer.history["losses"]) == 4
+    test = trainer.evaluate(tiny_split.test)
+    assert set(test) == {"hit@5", "hit@10", "ndcg@5", "ndcg@10", "crossentropy"}
+
+
+def test_the_best_summary_on_validation_is_kept(make_trainer, tiny_split):
+    trainer = make_trainer(farzi_outer_steps=6, farzi_outer_learning_rate=30.0, farzi_stopping_step=10)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    by_step = {v["step"]: v["metrics"]["crossentropy"] for v in trainer.history["validations"]}
+    best = trainer.history["best_step"]
+    assert by_step[best] == min(by_step.values())
+    assert by_step[6] > by_step[best]  # so large a learning rate does harm, else this test shows nothing
+    trainer.train_student(trainer.summary, trainer._student_seed(0))
+    again = Trainer.evaluate(trainer, tiny_split.valid, load_best_model=False)["crossentropy"]
+    assert again == pytest.approx(by_step[best])
+
+
+def test_early_stopping(make_trainer, tiny_split):
+    trainer = make_trainer(farzi_outer_steps=40, farzi_outer_learning_rate=30.0, farzi_stopping_step=2)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert trainer.history["stopped_early"]
+    assert trainer.history["outer_steps"] < 40
+
+
+def test_the_same_seed_gives_the_same_summary(make_trainer, tiny_split):
+    one, other = make_trainer(), make_trainer()
+    one.fit(tiny_split.train, tiny_split.valid, saved=False)
+    torch.manual_seed(123)
+    other.fit(tiny_split.train, tiny_split.valid, saved=False)
+    assert equal(one.summary, other.summary)
+    third = make_trainer(seed=7)
+    third.fit(tiny_split.train, tiny_split.valid, saved=False)
+    assert not equal(one.summary, third.summary)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_interrupted_run_goes_on_to_the_same_summary(make_trainer, tiny_split, monkeypatch, after):
+    whole = make_trainer()
+    whole.fit(tiny_split.train, tiny_split.valid, saved=False)
+
+    class Stop(Exception):
+        pass
+
+    def interrupted(error, after):
+        original, done = Distiller.step, []
+
+        def step(self):
+            if len(done) == after:
+                raise error
+            done.append(1)
+            return original(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Distiller, "step", step)
+            with pytest.raises(error):
+                make_trainer().fit(tiny_split.train, tiny_split.valid)
+
+    interrupted(Stop, after)  # as a kill: nothing is saved at that moment
+    interrupted(KeyboardInterrupt, 1)
+    resumed = make_trainer()
+    resumed.fit(tiny_split.train, tiny_split.valid)
+    assert equal(whole.summary, resumed.summary)
+    assert resumed.history["losses"] == whole.history["losses"]
+    assert resumed.history["validations"] == whole.history["validations"]
+
+
+def test_a_finished_run_is_not_repeated(make_trainer, tiny_split, monkeypatch):
+    first = make_trainer()
+    expected = first.fit(tiny_split.train, tiny_split.valid)
+    monkeypatch.setattr(Distiller, "step", lambda self: pytest.fail("distilled again"))
+    second = make_trainer()
+    assert second.fit(tiny_split.train, tiny_split.valid) == expected
+    assert equal(first.summary, second.summary)
+
+
+def test_fresh_forgets_a_finished_run(make_trainer, tiny_split):
+    make_trainer().fit(tiny_split.train, tiny_split.valid)
+    again = make_trainer(farzi_fresh=True)
+    again.fit(tiny_split.train, tiny_split.valid)
+    assert not again.pool.reused
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(make_trainer, tiny_split):
+    first = make_trainer()
+    first.fit(tiny_split.train, tiny_split.valid)
+    with open(first.saved_model_file, "wb") as file:
+        file.write(b"no checkpoint")
+    with pytest.raises(StorageError, match="remove it") as caught:
+        make_trainer().fit(tiny_split.train, tiny_split.valid)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_validation_the_last_summary_counts(make_trainer, tiny_split):
+    trainer = make_trainer(epochs=1)
+    assert trainer.fit(tiny_split.train) == (-1, None)
+    assert trainer.history["best_step"] == trainer.history["outer_steps"] == 4
+
+
+def test_pretrained_trajectories_begin_from_the_pool(make_trainer, tiny_split):
+    trainer = make_trainer(farzi_pretrained=1.0)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    begun = trainer._initial_parameters(5)
+    assert all(torch.equal(begun[name], value) for name, value in trainer.pool.snapshots[0].items())
+    fresh = make_trainer(farzi_pretrained=0.0)
+    fresh.fit(tiny_split.train, tiny_split.valid)
+    assert not torch.equal(fresh._initial_parameters(5)["item_embedding.weight"], begun["item_embedding.weight"])
+
+
+def test_evaluate_before_fit_is_refused(make_trainer, tiny_split):
+    with pytest.raises(OptionError, match="call fit before evaluate"):
+        make_trainer().evaluate(tiny_split.test)
