@@ -1,0 +1,97 @@
+"""The report as text for the terminal, as Markdown, as tidy CSV, and its numbers as JSON."""
+
+import csv
+import io
+import json
+import math
+import textwrap
+
+from recbole_farzi.report import tables, words
+
+__all__ = ["COLUMNS", "csv_document", "json_document", "markdown_document", "text_document"]
+
+COLUMNS = ("contender", "seed", "group", "stratum", "rows", "metric", "value")
+"""Columns of the CSV: one line a contender, seed, stratum and metric. ``group`` is ``all``, ``users`` or ``items``."""
+
+
+def text_document(report, width=110):
+    """Headline, tables and notes as plain text of at most ``width`` columns."""
+    parts = [_wrap(words.headline(report) + ".", width)]
+    parts += [tables.to_text(tables.values_table(report), width), tables.to_text(tables.comparison_table(report), width)]
+    findings = tables.findings_table(report)
+    if findings.rows:
+        about = [words.verdict_note(), *words.gap_sentences(report)]
+        parts += [tables.to_text(findings, width), "\n".join(_wrap(sentence, width) for sentence in about)]
+    for by_metric in tables.strata_tables(report).values():
+        parts += [tables.to_text(table, width) for table in by_metric.values()]
+    notes = words.notes(report) + ([words.strata_notes()] if report.strata else [])
+    parts.append("\n".join(_wrap(note, width) for note in notes))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_document(report):
+    """The whole report in Markdown, without figures."""
+    results = report.results
+    title = " · ".join(str(results[name]) for name in ("dataset", "model", "date") if results.get(name))
+    parts = [f"# {tables.escape(title or 'Report')}", tables.escape(words.headline(report)) + "."]
+    parts += words.gap_sentences(report)
+    parts += ["## Contenders", tables.to_markdown(tables.contenders_table(report))]
+    parts += ["\n".join(f"* {tables.escape(note)}" for note in words.notes(report))]
+    findings = tables.findings_table(report)
+    if findings.rows:
+        parts += [f"## {findings.title}", tables.to_markdown(findings), words.verdict_note()]
+    for kind, by_metric in tables.strata_tables(report).items():
+        parts += [f"## Strata of {kind}", words.strata_notes()] if by_metric else []
+        for table in by_metric.values():
+            parts += [f"### {table.title}", tables.to_markdown(table)]
+    for table in (tables.settings_table(report), tables.environment_table(report)):
+        parts += [f"## {table.title}", tables.to_markdown(table)] if table.rows else []
+    if results.get("command"):
+        # An indented block, not a fence: no text inside can end it.
+        parts += ["## To make it again", textwrap.indent(" ".join(str(results["command"]).split()), "    ")]
+    parts += ["## What the words mean"]
+    parts += ["\n".join(f"* **{tables.escape(term)}**: {tables.escape(text)}" for term, text in words.glossary(report))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def csv_document(report):
+    """Every run's numbers as tidy CSV, columns :data:`COLUMNS`. Floats survive exactly; what is missing is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    everything = report.part("data").get("test_rows")
+    for contender in report.results["contenders"]:
+        for run in contender["runs"]:
+            groups = [("all", "", everything, run["metrics"])]
+            for kind, strata in report.strata.items():
+                values = (run.get("strata") or {}).get(kind) or []
+                groups += [(kind, stratum.label, stratum.rows, value) for stratum, value in zip(strata, values)]
+            for group, stratum, rows, values in groups:
+                for metric in report.metrics:
+                    value = (values or {}).get(metric)
+                    start = (contender["key"], _blank(run.get("seed")), group, stratum, _blank(rows), metric)
+                    writer.writerow((*start, _blank(_finite_or_none(value))))
+    return buffer.getvalue()
+
+
+def json_document(report):
+    """The results themselves, as JSON that any reader takes: numbers that are not finite become null."""
+    return json.dumps(_finite_or_none(report.results), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _wrap(text, width):
+    return textwrap.fill(tables.printable(text), width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _blank(value):
+    return "" if value is None else value
+
+
+def _finite_or_none(value):
+    if isinstance(value, dict):
+        return {str(key): _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_none(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

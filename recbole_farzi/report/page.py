@@ -1,0 +1,358 @@
+"""The report as one HTML page that needs no network: plotly's script is inside it once."""
+
+import json
+
+from plotly.offline import get_plotlyjs
+
+from recbole_farzi.report import figures, tables, words
+from recbole_farzi.report.tables import escape
+
+__all__ = ["html_page"]
+
+
+def html_page(report):
+    """The page, as text. Everything that comes from the results is escaped; nothing is fetched."""
+    canvas = _Canvas()
+    sections = [
+        _findings(report),
+        _contenders(report, canvas),
+        _size(report, canvas),
+        *_strata(report, canvas),
+        _distillation(report, canvas),
+        _again(report),
+        _glossary(report),
+    ]
+    results = report.results
+    line = [results.get(name) for name in ("dataset", "model", "date")]
+    title = " · ".join(str(part) for part in line if part) or "report"
+    return _PAGE.format(
+        title=escape(title),
+        style=_STYLE,
+        headline=escape(words.headline(report)) + ".",
+        tiles=_tiles(report),
+        body="\n".join(section for section in sections if section),
+        plotly=get_plotlyjs(),
+        figures=canvas.script(),
+        draw=_DRAW,
+    )
+
+
+class _Canvas:
+    """Collects figures and hands out the places where the page draws them."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def place(self, figure, title, says):
+        """A card with the figure; ``says`` tells in one sentence what it shows. Empty for no figure."""
+        if figure is None:
+            return ""
+        self.drawn.append(figure)
+        height = int(figure.layout.height)
+        return (
+            f'<figure class="card"><figcaption><b>{escape(title)}</b><span>{escape(says)}</span></figcaption>'
+            f'<div class="plot" style="height:{height}px" role="img" aria-label="{escape(title)}"></div></figure>'
+        )
+
+    def script(self):
+        """The figures as a JavaScript value that cannot end the script it stands in."""
+        values = []
+        for figure in self.drawn:
+            value = json.loads(figure.to_json())
+            value["layout"].pop("template", None)  # colours come from the page
+            values.append({"data": value["data"], "layout": value["layout"]})
+        text = json.dumps(values, allow_nan=False)
+        for letter in "<>&\u2028\u2029":
+            text = text.replace(letter, f"\\u{ord(letter):04x}")
+        return text
+
+
+# ---- sections
+
+
+def _tiles(report):
+    summary, full = report.find("summary"), report.find("full")
+    tiles = []
+    if summary is not None:
+        share = report.share_of_events(summary)
+        tiles.append((words.big_number(summary.events), "synthetic events",
+                      "" if share is None else f"{words.percentage(share)} of the training events"))  # fmt: skip
+        tiles.append((f"{words.kilobytes(summary.bytes)} KB", "to store",
+                      "" if full is None else f"full data: {words.kilobytes(full.bytes)} KB"))  # fmt: skip
+        for metric in words.headline_metrics(report):
+            value = words.mean_and_spread(report.value(summary, metric))
+            relative = words.relative_text(report, summary, metric)
+            tiles.append((relative or value, f"{words.metric_name(metric)}{' of full data' if relative else ''}",
+                          value if relative else ""))  # fmt: skip
+        for metric in report.metrics:
+            if metric not in report.smaller_is_better:
+                continue
+            relative = words.relative_text(report, summary, metric)
+            value = words.mean_and_spread(report.value(summary, metric))
+            name = f"{_named(metric)} to full data" if relative else _named(metric)
+            closed = report.gap_closed(summary, metric)
+            tiles.append((relative or value, name,
+                          "" if closed is None else f"{words.percentage(closed)} of the gap from the start closed"))  # fmt: skip
+    cells = [
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(more)}</small></div>'
+        for value, name, more in tiles
+    ]
+    return f'<div class="tiles">{"".join(cells)}</div>' if cells else ""
+
+
+def _findings(report):
+    table = tables.findings_table(report)
+    if not table.rows:
+        return ""
+    style = figures.styles(report)
+    colours = [style[contender.key].colour for contender in report.contenders if contender.key != "summary"]
+    lead = " ".join([*words.gap_sentences(report), words.verdict_note()])
+    return _section(f"{table.title} …", lead, tables.to_html(table, colours))
+
+
+def _contenders(report, canvas):
+    cards = [
+        canvas.place(
+            figures.contender_figure(report, metric),
+            _named(metric),
+            "Less is better." if metric in report.smaller_is_better else "More is better.",
+        )
+        for metric in report.metrics
+    ]
+    style = figures.styles(report)
+    colours = [style[contender.key].colour for contender in report.contenders]
+    return _section(
+        "Contenders on test",
+        "Means over seeds; error bars are one standard deviation over seeds.",
+        f'<div class="grid">{"".join(cards)}</div>'
+        + tables.to_html(tables.contenders_table(report), colours)
+        + _items(words.notes(report)),
+    )
+
+
+def _size(report, canvas):
+    if not any(contender.events for contender in report.contenders):
+        return ""
+    cards = [
+        canvas.place(
+            figures.size_figure(report, metric),
+            f"{_named(metric)} against events",
+            "Nearer the " + ("lower" if metric in report.smaller_is_better else "upper") + " left: more from less data.",
+        )
+        for metric in _two(report)
+    ]
+    return _section("Quality against size", "", _legend(report) + f'<div class="grid pair">{"".join(cards)}</div>')
+
+
+def _strata(report, canvas):
+    style = figures.styles(report)
+    colours = [style[contender.key].colour for contender in report.contenders]
+    titles = {
+        "users": ("Cold to warm: users", "Test rows by how many training events the user has."),
+        "items": ("Cold to warm: items", "Test rows by how often the held-out item occurs in training."),
+    }
+    for kind, by_metric in tables.strata_tables(report).items():
+        if not by_metric:
+            continue
+        title, lead = titles.get(kind, (f"Strata of {kind}", ""))
+        cards = [
+            canvas.place(
+                figures.strata_figure(report, kind, metric),
+                _named(metric),
+                "Coldest stratum on the left; " + ("less" if metric in report.smaller_is_better else "more") + " is better.",
+            )
+            for metric in by_metric
+        ]
+        folded = "".join(
+            f"<h3>{escape(table.title)}</h3>{tables.to_html(table, colours)}" for table in by_metric.values()
+        )
+        yield _section(
+            title,
+            f"{lead} {words.strata_notes()}".strip(),
+            f'{_legend(report)}<div class="grid">{"".join(cards)}</div>'
+            f"<details><summary>Tables, with per cent of full data</summary>{folded}</details>",
+        )
+
+
+def _distillation(report, canvas):
+    metric = report.results.get("valid_metric") or ""
+    better = "less" if metric in report.smaller_is_better else "more"
+    cards = canvas.place(
+        figures.loss_figure(report),
+        "Outer loss (nats)",
+        "Loss on real sequences after training on the summary, at each outer step.",
+    ) + canvas.place(
+        figures.validation_figure(report),
+        f"{_named(metric)} on validation",
+        f"A model trained on the summary as it stood at each step; {better} is better.",
+    )
+    if not cards:
+        return ""
+    history, pool, summary = report.part("distillation"), report.part("pool"), report.part("summary")
+    facts = []
+    if summary.get("sequences") is not None:
+        shape = [summary.get(name, words.MISSING) for name in ("sequences", "length", "latent_dim")]
+        facts.append("{} sequences of {} events, latent dimension {}".format(*shape))
+    if history.get("outer_steps") is not None:
+        facts.append(f"{history['outer_steps']} outer steps in {words.seconds_text(history.get('seconds'))} seconds")
+    if history.get("skipped"):
+        facts.append(f"{history['skipped']} steps skipped, because their gradient was not finite")
+    if history.get("stopped_early"):
+        facts.append("stopped early")
+    if pool.get("seconds") is not None:
+        made = "reused" if pool.get("reused") else f"{words.seconds_text(pool['seconds'])} seconds"
+        facts.append(f"pool of teachers: {made}")
+    text = "; ".join(facts)
+    return _section("Distillation", text[:1].upper() + text[1:] + "." if text else "", f'<div class="grid pair">{cards}</div>')
+
+
+def _again(report):
+    blocks = []
+    if report.results.get("command"):
+        blocks.append(f"<pre><code>{escape(report.results['command'])}</code></pre>")
+    for table in (tables.settings_table(report), tables.environment_table(report)):
+        if table.rows:
+            blocks.append(f"<details><summary>{escape(table.title)}</summary>{tables.to_html(table)}</details>")
+    sha = report.part("summary").get("sha256")
+    if sha:
+        blocks.append(f'<p class="lead">SHA-256 of the summary: <code>{escape(sha)}</code></p>')
+    lead = "The command that made these numbers. They stand in results.csv and results.json beside this page."
+    return _section("To make it again", lead, "".join(blocks)) if blocks else ""
+
+
+def _glossary(report):
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in words.glossary(report))
+    return _section("What the words mean", "", f"<dl>{terms}</dl>")
+
+
+def _two(report):
+    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    return [*words.headline_metrics(report)[:1], *smaller[:1]]
+
+
+def _named(metric):
+    return words.metric_name(metric) + (f" ({words.unit(metric)})" if words.unit(metric) else "")
+
+
+def _legend(report):
+    style = figures.styles(report)
+    chips = [
+        f'<span><i style="color:{escape(style[contender.key].colour)}">{escape(style[contender.key].glyph)}</i> '
+        f"{escape(contender.label)}</span>"
+        for contender in report.contenders
+    ]
+    return f'<p class="legend">{"".join(chips)}</p>'
+
+
+def _section(title, lead, body):
+    lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
+
+
+def _items(sentences):
+    return f'<ul>{"".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)}</ul>' if sentences else ""
+
+
+# ---- the page itself
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="eyebrow">{title}</p>
+<h1>{headline}</h1>
+{tiles}
+</header>
+{body}
+</main>
+<script>{plotly}</script>
+<script>const FIGURES = {figures};
+{draw}</script>
+</body>
+</html>
+"""
+
+_STYLE = """
+:root { --page: #f6f7f9; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #12161c; --card: #1a2028; --text: #e8ebef; --soft: #9aa6b4; --line: #2c3540; --grid: #2a323c; --accent: #56b4e9; }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
+  "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; overflow-wrap: anywhere; }
+main { max-width: 1200px; margin: 0 auto; padding: 28px 20px 60px; }
+h1 { font-size: clamp(1.35rem, 1rem + 1.6vw, 2rem); line-height: 1.25; margin: .2em 0 .8em; max-width: 34em; letter-spacing: -.01em; }
+h2 { font-size: 1.3rem; margin: 0 0 .3em; }
+h3 { font-size: 1rem; margin: 1.3em 0 .4em; }
+section { margin-top: 44px; }
+ul { padding-left: 1.2em; margin: .9em 0 0; color: var(--soft); font-size: .93rem; }
+.eyebrow { color: var(--accent); font-weight: 600; margin: 0; }
+.lead { color: var(--soft); margin: 0 0 1em; max-width: 52em; font-size: .95rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
+.tile b { display: block; font-size: 1.55rem; line-height: 1.2; overflow-wrap: normal; }
+.tile span { display: block; font-size: .9rem; }
+.tile small { color: var(--soft); }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px; margin-bottom: 18px; }
+.pair { grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
+.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 12px 8px; min-width: 0; }
+figcaption b { display: block; }
+figcaption span { color: var(--soft); font-size: .85rem; }
+.plot { width: 100%; }
+.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: 7px 8px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); white-space: nowrap; }
+tbody tr:last-child > * { border-bottom: 0; }
+th:first-child { text-align: left; }
+tbody th { font-weight: 500; white-space: normal; min-width: 8em; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td small, thead small { display: block; color: var(--soft); font-weight: 400; }
+.mark { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 8px; }
+.legend { margin: 0 0 10px; font-size: .9rem; }
+.legend span { display: inline-block; margin-right: 18px; }
+.legend i { font-style: normal; }
+details { margin-top: 12px; }
+summary { cursor: pointer; color: var(--accent); font-weight: 600; padding: 4px 0; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; overflow-x: auto; margin: 0; }
+code { font-size: .9em; }
+dl { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: 8px 20px; margin: 0; font-size: .95rem; }
+dt { font-weight: 600; }
+dd { margin: 0; color: var(--soft); }
+@media (max-width: 600px) {
+  main { padding: 20px 12px 40px; }
+  dl { grid-template-columns: 1fr; gap: 2px; }
+  dd { margin-bottom: 10px; }
+  .tiles { grid-template-columns: 1fr 1fr; }
+}
+@media print {
+  :root { --page: #ffffff; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; }
+  .card, .tile, tr { break-inside: avoid; }
+}
+"""
+
+# The colours of text and grid are read from the page's style, again when the reader's scheme changes.
+_DRAW = """
+const places = document.querySelectorAll(".plot");
+function draw() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = name => style.getPropertyValue("--" + name).trim();
+  const axis = { gridcolor: colour("grid"), linecolor: colour("line"), tickcolor: colour("line"), zeroline: false };
+  const theme = { layout: { font: { color: colour("text"), family: getComputedStyle(document.body).fontFamily },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis, yaxis: axis,
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } } } };
+  FIGURES.forEach((figure, number) => Plotly.react(places[number], figure.data,
+    { ...figure.layout, template: theme }, { responsive: true, displayModeBar: false }));
+}
+draw();
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+if (scheme.addEventListener) scheme.addEventListener("change", draw);
+"""

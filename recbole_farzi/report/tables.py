@@ -1,0 +1,263 @@
+"""Tables of the report, and their three renderings: aligned text, Markdown, HTML."""
+
+import html
+import unicodedata
+from typing import NamedTuple
+
+from recbole_farzi.report import words
+
+__all__ = [
+    "Cell",
+    "Table",
+    "comparison_table",
+    "contenders_table",
+    "environment_table",
+    "escape",
+    "findings_table",
+    "printable",
+    "settings_table",
+    "strata_tables",
+    "to_html",
+    "to_markdown",
+    "to_text",
+    "values_table",
+]
+
+_LABEL_WIDTH = 28
+
+
+class Cell(NamedTuple):
+    """A cell: its text and, in small print, how it compares with full data."""
+
+    text: str
+    aside: str = ""
+
+
+class Table(NamedTuple):
+    """A table: ``columns`` are headings (a line break separates the small print), the first heads the row labels."""
+
+    title: str
+    columns: list
+    rows: list
+
+
+# ---- the tables
+
+
+def contenders_table(report):
+    """Every contender with all there is to say of it: for wide media."""
+    columns = ["contender", "seeds", *map(words.metric_name, report.metrics), "events", "KB", "seconds"]
+    rows = []
+    for contender in report.contenders:
+        share = report.share_of_events(contender)
+        rows.append([
+            Cell(contender.label),
+            Cell(str(contender.runs)),
+            *(_value_cell(report, contender, metric) for metric in report.metrics),
+            Cell(words.big_number(contender.events), "" if share is None else words.percentage(share)),
+            Cell(words.kilobytes(contender.bytes)),
+            Cell(words.seconds_text(contender.seconds.mean)),
+        ])  # fmt: skip
+    return Table("Contenders", columns, rows)
+
+
+def values_table(report):
+    """Every contender's metrics, alone: for narrow media, beside :func:`comparison_table`."""
+    rows = []
+    for contender in report.contenders:
+        values = [Cell(words.mean_and_spread(report.value(contender, metric))) for metric in report.metrics]
+        rows.append([Cell(contender.label), Cell(str(contender.runs)), *values])
+    return Table("Quality on test", ["contender", "seeds", *map(words.metric_name, report.metrics)], rows)
+
+
+def comparison_table(report):
+    """Every contender against full data, and what it takes."""
+    compared = list(report.metrics) if report.find("full") else []
+    columns = ["contender"]
+    for metric in compared:
+        columns.append(f"{words.metric_name(metric)}\n{'difference' if metric in report.smaller_is_better else 'of full'}")
+    columns += ["events", "share", "KB", "seconds"]
+    rows = []
+    for contender in report.contenders:
+        relatives = [words.relative_text(report, contender, metric) for metric in compared]
+        share = report.share_of_events(contender)
+        rows.append([
+            Cell(contender.label),
+            *(Cell(text or words.MISSING) for text in relatives),
+            Cell(words.big_number(contender.events)),
+            Cell(words.percentage(share)),
+            Cell(words.kilobytes(contender.bytes)),
+            Cell(words.seconds_text(contender.seconds.mean)),
+        ])  # fmt: skip
+    title = "Against full data, and what it takes" if compared else "What it takes"
+    return Table(title, columns, rows)
+
+
+def findings_table(report):
+    """The summary beside each other contender, with a verdict a metric; no rows where there is no summary."""
+    summary = report.find("summary")
+    chosen = words.headline_metrics(report) + [metric for metric in report.metrics if metric in report.smaller_is_better]
+    rows = []
+    for other in report.contenders:
+        if summary is None or other.key == "summary":
+            continue
+        cells = []
+        for metric in chosen:
+            said = words.verdict(report, summary, other, metric)
+            means = [words.metric_value(report.value(one, metric).mean) for one in (summary, other)]
+            cells.append(Cell(said, " / ".join(means)) if said else Cell(words.MISSING))
+        rows.append([Cell(other.label), *cells])
+    return Table("The summary against", ["", *map(words.metric_name, chosen)], rows)
+
+
+def strata_tables(report, metrics=None):
+    """One table a kind of stratum and metric: a row a contender, a column a stratum.
+
+    Args:
+        report: the :class:`~recbole_farzi.report.aggregate.Aggregate`.
+        metrics: names; default :func:`recbole_farzi.report.words.strata_metrics`.
+
+    Returns:
+        dict from kind (``users``, ``items``) to a dict from metric to its table.
+    """
+    tables = {}
+    for kind, strata in report.strata.items():
+        columns = ["contender"]
+        for stratum in strata:
+            size = f"{words.big_number(stratum.rows)} rows" if stratum.rows is not None else ""
+            columns.append(f"{stratum.label}\n{size}{' (small)' if stratum.small else ''}".strip())
+        tables[kind] = {
+            metric: Table(
+                f"{words.metric_name(metric)} by stratum of {kind}",
+                columns,
+                [
+                    [Cell(contender.label)]
+                    + [_value_cell(report, contender, metric, kind, number) for number in range(len(strata))]
+                    for contender in report.contenders
+                ],
+            )
+            for metric in (metrics or words.strata_metrics(report))
+            if strata
+        }
+    return tables
+
+
+def settings_table(report):
+    """The options of the run, as given."""
+    return _pairs("Settings", "option", report.part("options"))
+
+
+def environment_table(report):
+    """Versions and machine."""
+    return _pairs("Environment", "what", report.part("environment"))
+
+
+def _pairs(title, name, mapping):
+    return Table(title, [name, "value"], [[Cell(str(key)), Cell(_plain(value))] for key, value in mapping.items()])
+
+
+def _plain(value):
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value_cell(report, contender, metric, kind=None, stratum=None):
+    value = report.value(contender, metric, kind, stratum)
+    return Cell(words.mean_and_spread(value), words.relative_text(report, contender, metric, kind, stratum))
+
+
+# ---- renderings
+
+
+def to_text(table, width=110):
+    """Aligned text of at most ``width`` columns: columns that do not fit continue in a block below, labels repeated."""
+    heads = [[printable(line) for line in head.split("\n")] for head in table.columns]
+    body = []
+    for label, *cells in table.rows:
+        # Without the blanks around ±, five metrics fit beside a label.
+        texts = [printable(f"{cell.text} {_bracket(cell.aside)}".rstrip().replace(" ± ", "±")) for cell in cells]
+        body.append([_shorten(printable(label.text), _LABEL_WIDTH), *texts])
+    depth = max(len(head) for head in heads)
+    lines = [[head[level] if level < len(head) else "" for head in heads] for level in range(depth)]
+    widths = [max(len(line[column]) for line in lines + body) for column in range(len(heads))]
+    blocks, used = [], width
+    for column in range(1, len(heads)):
+        if used + 2 + widths[column] > width or not blocks:
+            blocks.append([])
+            used = widths[0]
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    out = [table.title]
+    for number, block in enumerate(blocks):
+        if number:
+            out.append("")
+        rule = "-" * (widths[0] + sum(2 + widths[column] for column in block))
+        for line in [*lines, None, *body]:
+            if line is None:
+                out.append(rule[:width])
+                continue
+            cells = [line[0].ljust(widths[0]), *(line[column].rjust(widths[column]) for column in block)]
+            out.append("  ".join(cells).rstrip())
+    return "\n".join(out)
+
+
+def to_markdown(table):
+    """A Markdown table, without its title; texts cannot break out of their cells."""
+
+    def line(cells):
+        return "| " + " | ".join(cells) + " |"
+
+    out = [line(_markdown(head.replace("\n", ", ")) for head in table.columns)]
+    out.append(line(["---"] + ["---:"] * (len(table.columns) - 1)))
+    for row in table.rows:
+        out.append(line(_markdown(f"{cell.text} {_bracket(cell.aside)}".rstrip()) for cell in row))
+    return "\n".join(out)
+
+
+def to_html(table, colours=None):
+    """An HTML table, texts escaped.
+
+    Args:
+        table: the table.
+        colours: for each row the colour of a mark before its label; default no marks.
+    """
+
+    def small(text):
+        return f"<small>{escape(text)}</small>" if text else ""
+
+    heads = []
+    for head in table.columns:
+        first, _, rest = head.partition("\n")
+        heads.append(f'<th scope="col">{escape(first)}{small(rest)}</th>')
+    rows = []
+    for number, row in enumerate(table.rows):
+        mark = f'<i class="mark" style="background:{escape(colours[number])}"></i>' if colours else ""
+        cells = [f'<th scope="row">{mark}{escape(row[0].text)}</th>']
+        cells += [f"<td>{escape(cell.text)}{small(cell.aside)}</td>" for cell in row[1:]]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{"".join(heads)}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def escape(text):
+    """Text for HTML, inside an element or a quoted attribute."""
+    return html.escape(str(text), quote=True)
+
+
+def _bracket(text):
+    return f"({text})" if text else ""
+
+
+def _markdown(text):
+    text = printable(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace("`", "\\`")
+    return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
+
+
+def printable(text):
+    """Without line breaks and control characters, which a name in a dataset could carry to the terminal."""
+    return "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in str(text))
+
+
+def _shorten(text, width):
+    return text if len(text) <= width else text[: width - 1] + "…"
