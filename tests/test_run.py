@@ -1,0 +1,157 @@
+"""The whole job, from the command line and from Python, on a tiny dataset."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+import recbole_farzi
+from recbole_farzi import experiment
+from recbole_farzi.emission import load_summary
+from recbole_farzi.run import main, run_farzi
+
+
+@pytest.fixture
+def job(workplace, tiny_dataset, tiny_options):
+    def run(model=None, **overrides):
+        return run_farzi(model, "tiny", (), {**tiny_options, "data_path": str(tiny_dataset), **overrides})
+
+    return run
+
+
+@pytest.fixture
+def arguments(workplace, tiny_dataset, tiny_options):
+    options = {**tiny_options, "data_path": tiny_dataset, "show_progress": True}
+    return ["-d", "tiny", *(f"--{key}={value}" for key, value in options.items())]
+
+
+def test_the_whole_job(job, tiny_dataset):
+    out = job()
+    results = out["results"]
+    contenders = {contender["key"]: contender for contender in results["contenders"]}
+    assert list(contenders) == ["full", "summary", "start", "hard", "random", "popularity"]
+    assert [len(contender["runs"]) for contender in contenders.values()] == [2, 2, 2, 2, 2, 1]
+    assert contenders["summary"]["events"] == 44 == contenders["start"]["events"] == contenders["random"]["events"]
+    assert contenders["summary"]["bytes"] == out["summary"].nbytes == 4 * (44 * 3 + 31 * 3 + 31)
+    assert contenders["hard"]["events"] == 5 * 44
+    assert out["summary_path"] == tiny_dataset / "tiny-farzi"
+    summary, tokens, recipe = load_summary(out["summary_path"])
+    assert torch.equal(summary.latent, out["summary"].latent)
+    assert len(tokens) == 31 and recipe["inner"]["steps"] == 6
+    for name in ("report.html", "report.md", "results.csv", "results.json"):
+        assert (out["report_path"] / name).stat().st_size > 0
+    assert json.loads((out["report_path"] / "results.json").read_text())["contenders"] == json.loads(
+        json.dumps(results["contenders"])
+    )
+    with open(out["report_path"] / "results.csv", newline="") as file:
+        assert {row["contender"] for row in csv.DictReader(file)} == set(contenders)
+
+
+def test_strata_are_parts_of_the_whole(job):
+    """Every stratum's metric, weighted by its rows, gives the metric over all rows, for every contender and run."""
+    results = job()["results"]
+    rows = results["data"]["test_rows"]
+    for kind, described in results["strata"].items():
+        assert sum(stratum["rows"] for stratum in described) == rows
+        for contender in results["contenders"]:
+            for run in contender["runs"]:
+                for metric, value in run["metrics"].items():
+                    parts = sum(s[metric] * d["rows"] for s, d in zip(run["strata"][kind], described)) / rows
+                    assert parts == pytest.approx(value, abs=2e-6)  # RecBole rounds to metric_decimal_place
+
+
+def test_a_second_run_repeats_nothing_and_says_the_same(job, monkeypatch):
+    first = job()["results"]
+    monkeypatch.setattr(experiment, "_timed_fit", lambda *args: pytest.fail("trained again"))
+    second = job()["results"]
+    assert second["contenders"] == first["contenders"]
+    assert second["summary"] == first["summary"]
+    assert second["pool"]["reused"]
+
+
+def test_runs_survive_an_interruption(job, monkeypatch):
+    """Stopped in the middle of comparing; the runs that were there are not trained again, and the rest is the same."""
+    original, trained = experiment._timed_fit, []
+
+    def stop_after_three(trainer, *args):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(trainer)
+        return original(trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "_timed_fit", stop_after_three)
+        with pytest.raises(KeyboardInterrupt):
+            job()
+    resumed = job()["results"]
+    whole = job(farzi_fresh=True)["results"]
+    for one, other in zip(resumed["contenders"], whole["contenders"]):
+        assert [run["metrics"] for run in one["runs"]] == [run["metrics"] for run in other["runs"]]
+    assert resumed["summary"]["sha256"] == whole["summary"]["sha256"]
+
+
+@pytest.mark.parametrize("model", ["GRU4Rec", "NARM"])
+def test_other_models(job, model):
+    results = job(model)["results"]
+    assert results["model"] == model
+    assert all(run["metrics"]["crossentropy"] > 0 for c in results["contenders"] for run in c["runs"])
+
+
+def test_full_data_by_recbole_s_own_prefixes(job):
+    results = job(farzi_full_data="prefixes", train_batch_size=128)["results"]
+    assert results["options"]["farzi_full_data"] == "prefixes"
+
+
+def test_the_likeliest_items_as_hard_events(job):
+    results = job(farzi_hard_samples=0)["results"]
+    assert {c["key"]: c["events"] for c in results["contenders"]}["hard"] == 44
+
+
+def test_popularity_ranks_by_counts(job, make_config):
+    """HR@5 of popularity, counted by hand from the training histories and the test rows."""
+    import numpy as np
+
+    from recbole_farzi.data import load_split
+
+    results = job()["results"]
+    split = load_split(make_config()[0])
+    rows = split.test.dataset.inter_feat
+    top = np.argsort(-split.counts, kind="stable")
+    tied = split.counts[top[4]] == split.counts[top[5]]
+    (popularity,) = [c for c in results["contenders"] if c["key"] == "popularity"]
+    hits = np.isin(rows["item_id"].numpy(), top[:5]).mean()
+    assert tied or popularity["runs"][0]["metrics"]["hit@5"] == pytest.approx(hits, abs=1e-6)
+    shares = (split.counts[1:] + 0.5) / (split.counts[1:] + 0.5).sum()
+    expected = -np.log(shares[rows["item_id"].numpy() - 1]).mean()
+    assert popularity["runs"][0]["metrics"]["crossentropy"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_command_line(arguments, capsys, workplace):
+    assert main([*arguments, "-m", "SASRec"]) == 0
+    printed = capsys.readouterr().out
+    assert "full data" in printed and "popularity" in printed and "HR@5" in printed
+    assert (workplace / "report" / "tiny-SASRec" / "report.html").is_file()
+
+
+def test_command_line_and_python_give_the_same_summary(arguments, job, tiny_dataset):
+    assert main(arguments) == 0
+    one = load_summary(tiny_dataset / "tiny-farzi")[0]
+    other = job(farzi_fresh=True)["summary"]
+    assert all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors))
+
+
+def test_interrupting_says_how_to_go_on(arguments, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "_timed_fit", interrupt)
+    assert main(arguments) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_public_names():
+    for name in recbole_farzi.__all__:
+        assert getattr(recbole_farzi, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        recbole_farzi.nonsense
