@@ -13,7 +13,13 @@ from recbole_farzi.errors import DataError
 from recbole_farzi.sequences import Sequences, histories_from_prefixes
 from recbole_farzi.storage import digest
 
-__all__ = ["Split", "load_split", "training_checksum", "training_sequences"]
+__all__ = ["Split", "history_field", "load_split", "training_checksum", "training_sequences"]
+
+# What pandas.read_csv takes for a missing value, as RecBole calls it.
+_MISSING = frozenset(
+    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
+     "NaN", "None", "n/a", "nan", "null"]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,27 @@ def load_split(config):
     name = config["dataset"]
     try:
         dataset = create_dataset(config)
+        if config["benchmark_filename"] is None and not dataset.inter_feat[dataset.uid_field].duplicated().any():
+            raise _nothing_left(name, "train")
         train, valid, test = data_preparation(config, dataset)
+    except DataError:
+        raise
     except Exception as error:  # RecBole and pandas raise many types for what is wrong with a file or a filter
         lines = str(error).strip().splitlines() or [""]
         raise DataError(f"RecBole cannot load dataset {name}: {type(error).__name__}: {lines[0]}") from error
     for part, loader in (("train", train), ("validation", valid), ("test", test)):
         if len(loader.dataset) == 0:
-            raise DataError(
-                f"dataset {name} has no {part} rows after filtering and splitting; leave-one-out needs users with at "
-                "least 4 events (see user_inter_num_interval)"
-            )
+            raise _nothing_left(name, part)
     sequences = training_sequences(train.dataset)
     counts = sequences.counts(train.dataset.item_num)
     return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
+
+
+def _nothing_left(name, part):
+    return DataError(
+        f"dataset {name} has no {part} rows after filtering and splitting; leave-one-out needs users with at least 4 "
+        "events (see user_inter_num_interval)"
+    )
 
 
 def training_sequences(dataset):
@@ -74,17 +88,23 @@ def training_sequences(dataset):
     rows = dataset.inter_feat
     histories = histories_from_prefixes(
         rows[dataset.uid_field].numpy(),
-        rows[dataset.item_id_list_field].numpy(),
+        rows[history_field(dataset)].numpy(),
         rows[dataset.item_list_length_field].numpy(),
         rows[dataset.iid_field].numpy(),
     )
     return Sequences(histories, dataset.max_item_list_len)
 
 
+def history_field(dataset):
+    """Name of the column of histories in the rows of a RecBole ``SequentialDataset``."""
+    return getattr(dataset, f"{dataset.iid_field}_list_field")
+
+
 def check_atomic_file(config):
     """Refuse a missing or broken ``.inter`` file in one line that names the line of the file.
 
-    RecBole reads on past missing fields and replaces a missing time by the mean, which silently reorders a history.
+    RecBole reads on past missing fields, replaces a missing time by the mean, which silently reorders a history, drops
+    users and items that pandas takes for missing values, and takes all up to the next quotation mark for one field.
 
     Raises:
         DataError
@@ -101,11 +121,13 @@ def check_atomic_file(config):
             "are with --data_path=DIRECTORY"
         )
     separator, encoding = config["field_separator"], config["encoding"] or "utf-8"
-    needed = {config["USER_ID_FIELD"], config["ITEM_ID_FIELD"], config["TIME_FIELD"]}
+    needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token", config["TIME_FIELD"]: "float"}
     try:
         with open(path, encoding=encoding) as file:
             header = file.readline().rstrip("\r\n").split(separator)
             columns = [field.partition(":")[::2] for field in header]
+            if header[0].startswith("\ufeff"):
+                raise DataError(f"{path} begins with a byte order mark; set option encoding to utf-8-sig, or remove it")
             types = {t.value for t in FeatureType}
             for field, kind in columns:
                 if kind not in types:
@@ -113,35 +135,62 @@ def check_atomic_file(config):
                         f"{path}, line 1: column {field!r} has type {kind!r}; write name:type with a type of "
                         + ", ".join(sorted(types))
                     )
-            missing = needed - {field for field, _ in columns}
+                if kind != needed.get(field, kind):
+                    raise DataError(f"{path}, line 1: column {field} has type {kind}; it must be {needed[field]}")
+            if len({field for field, _ in columns}) < len(columns):
+                raise DataError(f"{path}, line 1: two columns have the same name: {', '.join(f for f, _ in columns)}")
+            missing = set(needed) - {field for field, _ in columns}
             if missing:
                 raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(f for f, _ in columns)}")
             positions = [(i, field, kind) for i, (field, kind) in enumerate(columns) if field in needed]
-            number = 1
+            events = 0
             for number, line in enumerate(file, start=2):
+                if line == "\n":
+                    continue  # pandas skips it too
                 values = line.rstrip("\r\n").split(separator)
                 if len(values) != len(columns):
                     raise DataError(f"{path}, line {number}: {len(values)} fields where the header has {len(columns)}")
+                if "\0" in line:
+                    raise DataError(f"{path}, line {number} holds a NUL character")
+                if '"' in line:
+                    values = [_unquoted(path, number, value) for value in values]
                 for i, field, kind in positions:
                     _check_value(path, number, field, kind, values[i])
+                events += 1
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         raise DataError(f"{path} is not text in encoding {encoding} ({error}); set option encoding") from error
-    if number == 1:
+    if not events:
         raise DataError(f"{path} holds no events")
+
+
+def _unquoted(path, number, value):
+    """A field as pandas reads it: quotation marks count where a field begins with one."""
+    if not value.startswith('"'):
+        return value
+    inner = value[1:-1].replace('""', "")
+    if len(value) < 2 or not value.endswith('"') or '"' in inner:
+        raise DataError(
+            f"{path}, line {number}: {value!r} begins with a quotation mark and does not end with one; pandas would read "
+            "on into the next fields"
+        )
+    return value[1:-1].replace('""', '"')
 
 
 def _check_value(path, number, field, kind, value):
     if not value:
         raise DataError(f"{path}, line {number}: {field} is missing")
-    if kind == "float":
-        try:
-            finite = math.isfinite(float(value))
-        except ValueError:
-            finite = False
-        if not finite:
-            raise DataError(f"{path}, line {number}: {field} is {value!r}, which is not a number")
+    if kind == "token":
+        if value in _MISSING:
+            raise DataError(f"{path}, line {number}: {field} is {value!r}, which pandas reads as missing; rename it")
+        return
+    try:
+        finite = math.isfinite(float(value)) and value.isascii() and "_" not in value
+    except ValueError:
+        finite = False
+    if not finite:
+        raise DataError(f"{path}, line {number}: {field} is {value!r}, which is not a number")
 
 
 def _is_known_to_recbole(config):

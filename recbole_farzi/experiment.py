@@ -17,7 +17,7 @@ from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.baselines import Popularity, random_users
-from recbole_farzi.data import Split, load_split
+from recbole_farzi.data import Split, history_field, load_split
 from recbole_farzi.emission import emit, summary_digest
 from recbole_farzi.errors import StorageError
 from recbole_farzi.metrics import evaluate_rows
@@ -262,7 +262,7 @@ class Experiment:
         dataset = loader.dataset
         rows = dataset.inter_feat
         users = dataset.field2id_token[dataset.uid_field]
-        lists, lengths = rows[dataset.item_id_list_field].tolist(), rows[dataset.item_list_length_field].tolist()
+        lists, lengths = rows[history_field(dataset)].tolist(), rows[dataset.item_list_length_field].tolist()
         for user, items, length, target in zip(
             rows[dataset.uid_field].tolist(), lists, lengths, rows[dataset.iid_field].tolist()
         ):
