@@ -4,6 +4,8 @@ RecBole's evaluator works on a table with a row for each evaluated user. :class:
 the user and the target of each row, so that any RecBole metric can be computed for any subset of the rows.
 """
 
+import copy
+
 import torch
 from recbole.evaluator import Collector, Evaluator
 from recbole.evaluator import register as _registry
@@ -12,8 +14,6 @@ from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 
 __all__ = ["CrossEntropy", "RowCollector", "evaluate_rows", "register_metrics"]
-
-_ROWS = ("rec.cross_entropy", "rec.user", "rec.target")
 
 
 class CrossEntropy(AbstractMetric):
@@ -60,10 +60,12 @@ class RowCollector(Collector):
         self.data_struct.update_tensor("rec.target", positive_i)
 
     def get_data_struct(self):
-        self.rows = super().get_data_struct()
-        for key in _ROWS:
-            if key in self.data_struct:
-                del self.data_struct[key]
+        """As RecBole's, which fails where a metric needs what is no tensor (numbers and counts of items and users)."""
+        held = self.data_struct._data_dict
+        held.update({key: value.cpu() for key, value in held.items() if torch.is_tensor(value)})
+        self.rows = copy.deepcopy(self.data_struct)
+        for key in [key for key in held if key.startswith("rec.") or key == "data.label"]:
+            del held[key]
         return self.rows
 
 
