@@ -6,7 +6,8 @@ Two functions::
     render(results, directory)     # report.html, report.md, results.csv, results.json
     terminal_table(results)        # text
 
-``results`` is what ``results.json`` holds; :func:`recbole_farzi.report.aggregate.aggregate` says which parts are needed.
+``results`` is what ``results.json`` holds; :func:`recbole_farzi.report.aggregate.aggregate` says which parts are
+needed.
 """
 
 from pathlib import Path

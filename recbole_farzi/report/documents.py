@@ -17,7 +17,8 @@ COLUMNS = ("contender", "seed", "group", "stratum", "rows", "metric", "value")
 def text_document(report, width=110):
     """Headline, tables and notes as plain text of at most ``width`` columns."""
     parts = [_wrap(words.headline(report) + ".", width)]
-    parts += [tables.to_text(tables.values_table(report), width), tables.to_text(tables.comparison_table(report), width)]
+    parts.append(tables.to_text(tables.values_table(report), width))
+    parts.append(tables.to_text(tables.comparison_table(report), width))
     findings = tables.findings_table(report)
     if findings.rows:
         about = [words.verdict_note(), *words.gap_sentences(report)]
@@ -76,7 +77,7 @@ def csv_document(report):
 
 def json_document(report):
     """The results themselves, as JSON that any reader takes: numbers that are not finite become null."""
-    return json.dumps(_finite_or_none(report.results), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(_finite_or_none(report.results), indent=1, allow_nan=False) + "\n"
 
 
 def _wrap(text, width):

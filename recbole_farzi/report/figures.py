@@ -73,9 +73,14 @@ def contender_figure(report, metric):
     span = (max(ends) - low) or abs(max(ends)) or 1.0
     for row, (contender, value) in enumerate(rows):
         colour, symbol, _ = style[contender.key]
-        error = {"type": "data", "array": [value.sd or 0], "visible": value.sd is not None, "thickness": 1.5, "width": 4}
-        common = {"x": [value.mean], "y": [row], "name": _plain(contender.label), "error_x": error, "hoverinfo": "text",
-                  "hovertext": f"{_plain(contender.label)}: {words.mean_and_spread(value)}"}  # fmt: skip
+        common = {
+            "x": [value.mean],
+            "y": [row],
+            "name": _plain(contender.label),
+            "error_x": _error([value]),
+            "hoverinfo": "text",
+            "hovertext": f"{_plain(contender.label)}: {words.mean_and_spread(value)}",
+        }
         if metric in report.smaller_is_better:
             figure.add_scatter(mode="markers", marker={"color": colour, "symbol": symbol, "size": 10}, **common)
         else:
@@ -84,7 +89,7 @@ def contender_figure(report, metric):
         x=[end for end in ends],
         y=list(range(len(rows))),
         mode="text",
-        text=["\u2002" + words.metric_value(value.mean) for _, value in rows],
+        text=["\u2002\u2002" + words.metric_value(value.mean) for _, value in rows],
         textposition="middle right",
         textfont={"size": 12},
         hoverinfo="skip",
@@ -116,7 +121,7 @@ def size_figure(report, metric):
         figure.add_scatter(
             x=[contender.events],
             y=[value.mean],
-            error_y={"type": "data", "array": [value.sd or 0], "visible": value.sd is not None, "thickness": 1.5},
+            error_y=_error([value]),
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 12, "opacity": 0.9},
             name=_plain(contender.label),
@@ -127,14 +132,18 @@ def size_figure(report, metric):
         low, high = math.log10(min(places)), math.log10(max(places))
         ticks = _log_ticks(min(places), max(places))
         figure.update_xaxes(
-            type="log", tickvals=ticks, ticktext=[_short(tick) for tick in ticks], range=[low - 0.25, high + 0.25], tickangle=0
+            type="log",
+            tickvals=ticks,
+            ticktext=[_short(tick) for tick in ticks],
+            range=[low - 0.25, high + 0.25],
+            tickangle=0,
         )
     figure.update_xaxes(title_text="events trained on (log scale)")
     return figure
 
 
 def strata_figure(report, kind, metric):
-    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of one standard deviation over seeds."""
+    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of one standard deviation."""
     style = styles(report)
     strata = report.strata[kind]
     figure = _figure(height=340)
@@ -148,8 +157,7 @@ def strata_figure(report, kind, metric):
         figure.add_scatter(
             x=[stratum + shift for stratum in range(len(strata))],
             y=[value.mean for value in values],
-            error_y={"type": "data", "array": [value.sd or 0 for value in values], "thickness": 1.5, "width": 3,
-                     "visible": any(value.sd is not None for value in values)},
+            error_y=_error(values),
             mode="lines+markers",
             line={"color": colour, "width": 2},
             marker={"color": colour, "symbol": symbol, "size": 9},
@@ -159,20 +167,24 @@ def strata_figure(report, kind, metric):
                 f"{_plain(contender.label)}, {_plain(stratum.label)}: {words.mean_and_spread(value)}"
                 for stratum, value in zip(strata, values)
             ],
-        )  # fmt: skip
+        )
     labels = []
     for stratum in strata:
         size = "" if stratum.rows is None else f"<br>{stratum.rows:,} rows{' (small)' if stratum.small else ''}"
         labels.append(_wrapped(stratum.label, 14) + size)
     figure.update_xaxes(
-        tickvals=list(range(len(strata))), ticktext=labels, range=[-0.4, len(strata) - 0.6], automargin=True, tickangle=0,
-        tickfont={"size": 11}, showgrid=False,
-    )  # fmt: skip
+        tickvals=list(range(len(strata))),
+        ticktext=labels,
+        range=[-0.4, len(strata) - 0.6],
+        tickangle=0,
+        tickfont={"size": 11},
+        showgrid=False,
+    )
     return figure
 
 
 def loss_figure(report):
-    """Outer loss of each step of distillation and its running median; None where there is none. Skipped steps are gaps."""
+    """Outer loss of each step of distillation, skipped ones left out, and its running median; None for no steps."""
     losses = report.part("distillation").get("losses") or []
     known = [(step, loss) for step, loss in enumerate(losses, start=1) if _number(loss)]
     if not known:
@@ -228,6 +240,13 @@ def _figure(height):
     return figure
 
 
+def _error(values):
+    """Error bars of one standard deviation; none where no spread is known."""
+    known = any(value.sd is not None for value in values)
+    sizes = [value.sd or 0 for value in values]
+    return {"type": "data", "array": sizes, "visible": known, "thickness": 1.5, "width": 4}
+
+
 def _plain(text):
     """Text that plotly draws as it stands: plotly reads a few HTML tags in labels."""
     return html.escape(str(text), quote=False)
@@ -243,7 +262,7 @@ def _running_median(values, reach):
 
 
 def _log_ticks(low, high):
-    """Round numbers from below ``low`` to above ``high``: 1, 2 and 5 times powers of ten; the powers alone over 3 decades."""
+    """Round numbers across ``low`` to ``high``: 1, 2 and 5 times powers of ten; over 3 decades the powers alone."""
     steps = (1, 2, 5) if high / low < 1000 else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10**exponent for exponent in exponents for step in steps]

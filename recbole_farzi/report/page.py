@@ -91,8 +91,8 @@ def _tiles(report):
             value = words.mean_and_spread(report.value(summary, metric))
             name = f"{_named(metric)} to full data" if relative else _named(metric)
             closed = report.gap_closed(summary, metric)
-            tiles.append((relative or value, name,
-                          "" if closed is None else f"{words.percentage(closed)} of the gap from the start closed"))  # fmt: skip
+            more = "" if closed is None else f"{words.percentage(closed)} of the gap from the start closed"
+            tiles.append((relative or value, name, more))
     cells = [
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(more)}</small></div>'
         for value, name, more in tiles
@@ -137,7 +137,7 @@ def _size(report, canvas):
         canvas.place(
             figures.size_figure(report, metric),
             f"{_named(metric)} against events",
-            "Nearer the " + ("lower" if metric in report.smaller_is_better else "upper") + " left: more from less data.",
+            f"Nearer the {'lower' if metric in report.smaller_is_better else 'upper'} left: more from less data.",
         )
         for metric in _two(report)
     ]
@@ -159,7 +159,7 @@ def _strata(report, canvas):
             canvas.place(
                 figures.strata_figure(report, kind, metric),
                 _named(metric),
-                "Coldest stratum on the left; " + ("less" if metric in report.smaller_is_better else "more") + " is better.",
+                f"Coldest stratum on the left; {'less' if metric in report.smaller_is_better else 'more'} is better.",
             )
             for metric in by_metric
         ]
@@ -203,7 +203,8 @@ def _distillation(report, canvas):
         made = "reused" if pool.get("reused") else f"{words.seconds_text(pool['seconds'])} seconds"
         facts.append(f"pool of teachers: {made}")
     text = "; ".join(facts)
-    return _section("Distillation", text[:1].upper() + text[1:] + "." if text else "", f'<div class="grid pair">{cards}</div>')
+    lead = text[:1].upper() + text[1:] + "." if text else ""
+    return _section("Distillation", lead, f'<div class="grid pair">{cards}</div>')
 
 
 def _again(report):
@@ -282,15 +283,18 @@ _PAGE = """<!DOCTYPE html>
 """
 
 _STYLE = """
-:root { --page: #f6f7f9; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; --accent: #0072b2; }
+:root { --page: #f6f7f9; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed;
+  --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
-  :root { --page: #12161c; --card: #1a2028; --text: #e8ebef; --soft: #9aa6b4; --line: #2c3540; --grid: #2a323c; --accent: #56b4e9; }
+  :root { --page: #12161c; --card: #1a2028; --text: #e8ebef; --soft: #9aa6b4; --line: #2c3540; --grid: #2a323c;
+    --accent: #56b4e9; }
 }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--text); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; overflow-wrap: anywhere; }
+body { margin: 0; background: var(--page); color: var(--text); overflow-wrap: anywhere;
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; }
 main { max-width: 1200px; margin: 0 auto; padding: 28px 20px 60px; }
-h1 { font-size: clamp(1.35rem, 1rem + 1.6vw, 2rem); line-height: 1.25; margin: .2em 0 .8em; max-width: 34em; letter-spacing: -.01em; }
+h1 { font-size: clamp(1.35rem, 1rem + 1.6vw, 2rem); line-height: 1.25; margin: .2em 0 .8em; max-width: 34em;
+  letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; margin: 0 0 .3em; }
 h3 { font-size: 1rem; margin: 1.3em 0 .4em; }
 section { margin-top: 44px; }
@@ -302,15 +306,19 @@ ul { padding-left: 1.2em; margin: .9em 0 0; color: var(--soft); font-size: .93re
 .tile b { display: block; font-size: 1.55rem; line-height: 1.2; overflow-wrap: normal; }
 .tile span { display: block; font-size: .9rem; }
 .tile small { color: var(--soft); }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px; margin-bottom: 18px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px;
+  margin-bottom: 18px; }
 .pair { grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
-.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 12px 8px; min-width: 0; }
+.card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; min-width: 0;
+  padding: 12px 12px 8px; }
 figcaption b { display: block; }
 figcaption span { color: var(--soft); font-size: .85rem; }
 .plot { width: 100%; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: 7px 8px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; overflow-wrap: normal;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 8px; text-align: right; vertical-align: top; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; }
 tbody th { font-weight: 500; white-space: normal; min-width: 8em; }
@@ -322,7 +330,8 @@ td small, thead small { display: block; color: var(--soft); font-weight: 400; }
 .legend i { font-style: normal; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--accent); font-weight: 600; padding: 4px 0; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; overflow-x: auto; margin: 0; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 0;
+  padding: 12px 16px; overflow-x: auto; }
 code { font-size: .9em; }
 dl { display: grid; grid-template-columns: minmax(8em, max-content) 1fr; gap: 8px 20px; margin: 0; font-size: .95rem; }
 dt { font-weight: 600; }

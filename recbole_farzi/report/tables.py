@@ -75,7 +75,8 @@ def comparison_table(report):
     compared = list(report.metrics) if report.find("full") else []
     columns = ["contender"]
     for metric in compared:
-        columns.append(f"{words.metric_name(metric)}\n{'difference' if metric in report.smaller_is_better else 'of full'}")
+        compared_by = "difference" if metric in report.smaller_is_better else "of full"
+        columns.append(f"{words.metric_name(metric)}\n{compared_by}")
     columns += ["events", "share", "KB", "seconds"]
     rows = []
     for contender in report.contenders:
@@ -96,7 +97,8 @@ def comparison_table(report):
 def findings_table(report):
     """The summary beside each other contender, with a verdict a metric; no rows where there is no summary."""
     summary = report.find("summary")
-    chosen = words.headline_metrics(report) + [metric for metric in report.metrics if metric in report.smaller_is_better]
+    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    chosen = words.headline_metrics(report) + smaller
     rows = []
     for other in report.contenders:
         if summary is None or other.key == "summary":

@@ -1,6 +1,6 @@
 """Names, numbers and sentences: how things are called and put in words, the same in every kind of report."""
 
-from recbole_farzi.report.aggregate import separation
+from recbole_farzi.report.aggregate import SMALL_STRATUM, separation
 
 __all__ = [
     "MISSING",
@@ -18,6 +18,7 @@ __all__ = [
     "relative_text",
     "seconds_text",
     "strata_metrics",
+    "strata_notes",
     "unit",
     "verdict",
     "verdict_note",
@@ -143,7 +144,8 @@ def headline(report):
         details.append(f"{percentage(share)} of the {big_number(data['training_events'])} real ones")
     if summary.bytes is not None:
         details.append(f"{kilobytes(summary.bytes)} KB")
-    subject = f"A model trained on {big_number(summary.events) if summary.events is not None else 'the'} synthetic events"
+    count = "the" if summary.events is None else big_number(summary.events)
+    subject = f"A model trained on {count} synthetic events"
     if details:
         subject += f" ({', '.join(details)})"
     reached = [
@@ -180,18 +182,19 @@ def verdict(report, first, second, metric):
 def verdict_note():
     """What the words of :func:`verdict` mean."""
     return (
-        "Better and worse: by more than the two spreads over seeds together; level: not so; unclear: one run each. "
-        "This describes the runs; it is no test."
+        "Means: summary / other. Better and worse: by more than the two spreads over seeds together; level: not so; "
+        "unclear: one run each. This describes the runs; it is no test."
     )
 
 
 def gap_sentences(report):
     """How much of the gap from the undistilled start to full data the summary closes, where that is defined."""
     summary = report.find("summary")
-    closed = [(metric, report.gap_closed(summary, metric)) for metric in report.metrics if metric in report.smaller_is_better]
+    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    closed = [(metric, report.gap_closed(summary, metric)) for metric in smaller]
     return [
-        f"Distillation closes {percentage(share)} of the gap in {metric_name(metric)} between the undistilled start and "
-        "full data."
+        f"Distillation closes {percentage(share)} of the gap in {metric_name(metric)} between the undistilled start "
+        "and full data."
         for metric, share in closed
         if share is not None
     ]
@@ -200,11 +203,8 @@ def gap_sentences(report):
 def notes(report):
     """What a reader must know to read the numbers rightly."""
     runs = sorted({contender.runs for contender in report.contenders})
-    out = [
-        f"± is the sample standard deviation over seeds ({' or '.join(map(str, runs))} runs a contender); a single run has none."
-        if runs
-        else "There are no contenders."
-    ]
+    many = " or ".join(map(str, runs)) or "no"
+    out = [f"± is the sample standard deviation over seeds ({many} runs a contender); a single run has none."]
     rows, full = report.part("data").get("test_rows"), report.find("full")
     hits = next((metric for metric in headline_metrics(report) if metric.startswith("hit@")), None)
     rate = report.value(full, hits).mean if hits else None
@@ -215,14 +215,19 @@ def notes(report):
             f"error of full data's {metric_name(hits)} is {error:.3f}."
         )
     if full is not None:
-        out.append("Per cent is that of full data's mean. Where less is better, the difference to full data stands instead.")
+        out.append(
+            "Per cent is that of full data's mean. Where less is better, the difference to full data stands instead."
+        )
     out.append("KB are 1,024 bytes. Seconds are the mean time of one training run.")
     return out
 
 
 def strata_notes():
     """What must be said beside every table of strata."""
-    return "Differences between strata are not tested for significance here. Strata of fewer than 50 rows are marked small."
+    return (
+        "Differences between strata are not tested for significance here. Strata of fewer than "
+        f"{SMALL_STRATUM} rows are marked small."
+    )
 
 
 def glossary(report):
