@@ -9,17 +9,12 @@ import numpy as np
 from recbole.data import create_dataset, data_preparation
 from recbole.utils.enum_type import FeatureType
 
+from recbole_farzi.atomic import MISSING_WORDS
 from recbole_farzi.errors import DataError
 from recbole_farzi.sequences import Sequences, histories_from_prefixes
 from recbole_farzi.storage import digest
 
-__all__ = ["Split", "history_field", "load_split", "training_checksum", "training_sequences"]
-
-# What pandas.read_csv takes for a missing value, as RecBole calls it.
-_MISSING = frozenset(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
-     "NaN", "None", "n/a", "nan", "null"]
-)  # fmt: skip
+__all__ = ["Split", "history_field", "load_split", "rows_checksum", "training_checksum", "training_sequences"]
 
 
 @dataclass(frozen=True)
@@ -182,7 +177,7 @@ def _check_value(path, number, field, kind, value):
     if not value:
         raise DataError(f"{path}, line {number}: {field} is missing")
     if kind == "token":
-        if value in _MISSING:
+        if value in MISSING_WORDS:
             raise DataError(f"{path}, line {number}: {field} is {value!r}, which pandas reads as missing; rename it")
         return
     try:
@@ -207,3 +202,12 @@ def training_checksum(dataset, sequences):
     users = [str(token) for token in dataset.field2id_token[dataset.uid_field]]
     histories = zip(sequences.users, sequences.items)
     return digest([items, [[users[user], history.tolist()] for user, history in histories]])
+
+
+def rows_checksum(loader):
+    """SHA-256 of the rows of a RecBole evaluation loader, by ids; of None it is None."""
+    if loader is None:
+        return None
+    dataset = loader.dataset
+    fields = (dataset.uid_field, history_field(dataset), dataset.iid_field)
+    return digest([digest(dataset.inter_feat[field]) for field in fields])

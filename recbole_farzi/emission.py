@@ -16,19 +16,22 @@ A folder ``NAME`` (``ml-100k-farzi``) holds
 Numbers are written with as many digits as reading them back exactly needs.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from recbole_farzi.atomic import check_tokens
 from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.storage import digest, new_directory, read_json, write_json, write_text
 from recbole_farzi.summary import Summary
 
-__all__ = ["emit", "load_summary", "plain_properties", "summary_digest"]
+__all__ = ["check_place", "emit", "load_summary", "plain_properties", "summary_digest"]
 
 _FORMAT = 1
+_NAME = re.compile(r"\w[\w.+-]*")  # as recbole_farzi.configuration takes for a dataset
 
 
 def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, maximum):
@@ -51,11 +54,9 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
         DataError: a token cannot stand in an atomic file.
     """
     directory = Path(directory)
-    name = directory.name
-    tokens = [str(token) for token in item_tokens]
-    for token in tokens[1:]:
-        if not token or any(c in token for c in "\t\n\r "):
-            raise DataError(f"item {token!r} cannot be written to an atomic file: it is empty or holds a space or tab")
+    check_place(directory)
+    check_tokens(item_tokens[1:])
+    name, tokens = directory.name, [str(token) for token in item_tokens]
     with new_directory(directory) as folder:
         _write_latent(folder / f"{name}.latent", summary)
         _write_items(folder / f"{name}.item", summary, tokens)
@@ -72,10 +73,28 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
                 "name": name,
                 "temperature": summary.temperature,
                 "summary_sha256": summary_digest(summary),
+                "items_sha256": digest(tokens[1:]),
                 **recipe,
             },
         )
     return directory
+
+
+def check_place(directory):
+    """Refuse a folder that an emission would replace though it is none, or whose name RecBole could not be given.
+
+    Raises:
+        StorageError
+    """
+    directory = Path(directory)
+    if not _NAME.fullmatch(directory.name):
+        raise StorageError(f"the summary cannot be written to {directory}: its name would be the dataset's, give a plain name")
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise StorageError(f"the summary cannot be written to {directory}: that is no folder")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / "recipe.json").is_file():
+        raise StorageError(
+            f"{directory} holds something else than a summary and will not be replaced; choose another farzi_output_path"
+        )
 
 
 def load_summary(directory):
@@ -93,9 +112,9 @@ def load_summary(directory):
     """
     directory = Path(directory)
     recipe = read_json(directory / "recipe.json")
-    if not isinstance(recipe, dict) or recipe.get("format") != _FORMAT or "name" not in recipe:
+    name = recipe.get("name") if isinstance(recipe, dict) else None
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or recipe.get("format") != _FORMAT:
         raise StorageError(f"{directory / 'recipe.json'} is no recipe that this version reads (format {_FORMAT})")
-    name = recipe["name"]
     latent = _read_table(directory / f"{name}.latent", ["event_id:token", "sequence:float", "position:float", "latent:float_seq"])
     items = _read_table(directory / f"{name}.item", ["item_id:token", "decoder:float_seq", "decoder_bias:float"])
     try:
@@ -109,11 +128,12 @@ def load_summary(directory):
             torch.from_numpy(np.pad(bias, (1, 0))),
             float(recipe["temperature"]),
         )
-    except (ValueError, RuntimeError, IndexError, KeyError, DataError) as error:
+    except (ValueError, TypeError, OverflowError, RuntimeError, IndexError, KeyError, DataError) as error:
         raise StorageError(f"the soft files in {directory} are damaged: {error}") from error
-    if summary_digest(summary) != recipe.get("summary_sha256"):
+    tokens = items["item_id:token"].tolist()
+    if summary_digest(summary) != recipe.get("summary_sha256") or digest(tokens) != recipe.get("items_sha256"):
         raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
-    return summary, ["[PAD]", *items["item_id:token"]], recipe
+    return summary, ["[PAD]", *tokens], recipe
 
 
 def summary_digest(summary):
@@ -191,6 +211,6 @@ def _read_table(path, columns):
         raise StorageError(f"{path} is missing") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise StorageError(f"cannot read {path}: {error}") from error
-    if list(table.columns) != columns or table.empty:
+    if list(table.columns) != columns or table.empty or not isinstance(table.index, pd.RangeIndex):
         raise StorageError(f"{path} is no file of this plugin: it should have columns {', '.join(columns)}")
     return table

@@ -16,9 +16,10 @@ import torch
 from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
+from recbole_farzi.atomic import check_tokens
 from recbole_farzi.baselines import Popularity, random_users
-from recbole_farzi.data import Split, history_field, load_split
-from recbole_farzi.emission import emit, summary_digest
+from recbole_farzi.data import Split, history_field, load_split, rows_checksum
+from recbole_farzi.emission import check_place, emit, summary_digest
 from recbole_farzi.errors import StorageError
 from recbole_farzi.metrics import evaluate_rows
 from recbole_farzi.models import ModelFactory, seeded
@@ -96,7 +97,10 @@ class Experiment:
         output, report = places(config, options, model_class)
         for place in (output.parent, report.parent, Path(config["checkpoint_dir"])):
             check_writable(place, _LEAST_FREE)
-        return cls(config, options, load_split(config), model_class)
+        check_place(output)
+        split = load_split(config)
+        check_tokens(split.train.dataset.field2id_token[split.train.dataset.iid_field][1:])
+        return cls(config, options, split, model_class)
 
     def distil(self):
         """Fit a :class:`FarziTrainer`; returns it."""
@@ -272,6 +276,7 @@ class Experiment:
         depends = {
             "plugin": __version__,
             "data": self.split.checksum,
+            "evaluation": [rows_checksum(self.split.valid), rows_checksum(self.split.test)],
             "settings": settings(
                 self.config, keep=lambda name: name in ("farzi_strata", "farzi_full_data") or name.startswith("farzi_inner")
             ),

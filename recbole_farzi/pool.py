@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recbole.utils import set_color
 
+from recbole_farzi.data import rows_checksum
 from recbole_farzi.errors import StorageError
 from recbole_farzi.models import seeded
 from recbole_farzi.provenance import settings
@@ -68,6 +69,7 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     depends = {
         "plugin": __version__,
         "data": checksum,
+        "validation": rows_checksum(valid_data),
         "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_")),
     }
     fingerprint = digest(depends)

@@ -9,7 +9,7 @@ import torch
 from recbole.utils import calculate_valid_score, dict2str, early_stopping, set_color
 from tqdm import tqdm
 
-from recbole_farzi.data import training_checksum, training_sequences
+from recbole_farzi.data import rows_checksum, training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import OptionError, StorageError
 from recbole_farzi.models import ModelFactory, seeded
@@ -111,6 +111,7 @@ class FarziTrainer(RowTrainer):
         depends = {
             "plugin": __version__,
             "data": checksum,
+            "validation": rows_checksum(valid_data),
             "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
         }
         checkpoint = directory / f"distillation-{digest(depends)[:12]}.pt" if saved else None

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from recbole_farzi import data
+from recbole_farzi.atomic import MISSING_WORDS
 from recbole_farzi.configuration import build_config
-from recbole_farzi.data import load_split
+from recbole_farzi.data import load_split, rows_checksum
 from recbole_farzi.errors import DataError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
@@ -201,6 +201,15 @@ def test_the_checksum_knows_names(load, named_first):
     assert load(renamed).checksum != load(named_first).checksum
 
 
+def test_results_of_other_held_out_events_are_told_apart(load, named_first):
+    """The training checksum cannot: stored results on validation and test depend on these rows too."""
+    old = by_user(named_first)["u7"][-1]
+    one, same, other = load(named_first), load(named_first), load(change(named_first, "u7", -1, "i3" if old != "i3" else "i4"))
+    assert rows_checksum(one.test) == rows_checksum(same.test) != rows_checksum(other.test)
+    assert rows_checksum(one.valid) == rows_checksum(other.valid) != rows_checksum(one.test)
+    assert rows_checksum(None) is None
+
+
 # --- what is wrong with a file ----------------------------------------------------------------------------------------
 
 GOOD = "\n".join(f"u{u}\ti{i}\t{i}" for u in range(5) for i in range(8)) + "\n"
@@ -252,7 +261,7 @@ def test_a_broken_line_is_named(load_text, line, why):
 
 def test_words_that_pandas_takes_for_missing_are_all_known():
     parsers = pytest.importorskip("pandas._libs.parsers")
-    assert data._MISSING == parsers.STR_NA_VALUES
+    assert MISSING_WORDS == parsers.STR_NA_VALUES
 
 
 def test_quoted_names_are_read_without_their_quotation_marks(load_text):
