@@ -1,6 +1,8 @@
 """Loading through RecBole: its dataset, its split; and the users' training histories as sequences."""
 
+import contextlib
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +52,11 @@ def load_split(config):
     check_atomic_file(config)
     name = config["dataset"]
     try:
-        dataset = create_dataset(config)
-        if config["benchmark_filename"] is None and not dataset.inter_feat[dataset.uid_field].duplicated().any():
-            raise _nothing_left(name, "train")
-        train, valid, test = data_preparation(config, dataset)
+        with _without_pickles(config):
+            dataset = create_dataset(config)
+            if config["benchmark_filename"] is None and not dataset.inter_feat[dataset.uid_field].duplicated().any():
+                raise _nothing_left(name, "train")
+            train, valid, test = data_preparation(config, dataset)
     except DataError:
         raise
     except Exception as error:  # RecBole and pandas raise many types for what is wrong with a file or a filter
@@ -65,6 +68,22 @@ def load_split(config):
     sequences = training_sequences(train.dataset)
     counts = sequences.counts(train.dataset.item_num)
     return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
+
+
+@contextlib.contextmanager
+def _without_pickles(config):
+    """Inside, RecBole finds no dataset or loaders that it once pickled: it reads them unasked, and a pickle can run code."""
+    for option in ("dataset_save_path", "dataloaders_save_path"):
+        if config[option]:
+            raise DataError(f"option {option}: RecBole's saved datasets are pickles, which can run code; they are not read")
+    changed = {name: config[name] for name in ("checkpoint_dir", "save_dataset", "save_dataloaders")}
+    with tempfile.TemporaryDirectory() as empty:
+        try:
+            config["checkpoint_dir"], config["save_dataset"], config["save_dataloaders"] = empty, False, False
+            yield
+        finally:
+            for name, value in changed.items():
+                config[name] = value
 
 
 def _nothing_left(name, part):

@@ -95,7 +95,7 @@ class Experiment:
             StorageError, DataError
         """
         output, report = places(config, options, model_class)
-        for place in (output.parent, report.parent, Path(config["checkpoint_dir"])):
+        for place in (output.parent, report.parent, Path(config["checkpoint_dir"]), Path("log_tensorboard")):
             check_writable(place, _LEAST_FREE)
         check_place(output)
         split = load_split(config)

@@ -75,6 +75,7 @@ def parse_arguments(arguments):
 
     parser = argparse.ArgumentParser(
         prog="run_farzi.py",
+        allow_abbrev=False,  # --data=... must not be taken for --dataset
         description="Distil a RecBole dataset into a small summary, train on it, and report whom it serves.",
         epilog="Any option of RecBole and of properties/farzi.yaml: --key=value.",
     )

@@ -123,6 +123,8 @@ def new_directory(path):
             aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, aside / "it")
         os.replace(temporary, path)
+    except StorageError as error:  # of a file within: name it where it would have been
+        raise StorageError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:  # also when interrupted

@@ -1,5 +1,7 @@
 """Loading: what a user's broken file is answered with, and that histories are those of the file."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -153,6 +155,14 @@ def test_line_ends_of_other_systems_and_empty_lines(load_text, tiny_events, newl
     lines = [HEADER, *("\t".join(map(str, event)) for event in tiny_events)]
     split = load_text(newline.join(lines) + end)
     assert histories(split) == {user: items[:-2] for user, items in by_user(tiny_events).items()}
+
+
+def test_loading_leaves_the_config_as_it_is_and_pickles_nothing(make_config):
+    config, _ = make_config(save_dataset=True, save_dataloaders=True)
+    before = dict(config.final_config_dict)
+    load_split(config)
+    assert config.final_config_dict == before
+    assert not Path(config["checkpoint_dir"]).exists()
 
 
 # --- the checksum -----------------------------------------------------------------------------------------------------
