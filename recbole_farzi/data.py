@@ -12,7 +12,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils.enum_type import FeatureType
 
 from recbole_farzi.atomic import MISSING_WORDS
-from recbole_farzi.errors import DataError
+from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.sequences import Sequences, histories_from_prefixes
 from recbole_farzi.storage import digest
 
@@ -48,6 +48,7 @@ def load_split(config):
 
     Raises:
         DataError: the files are missing or broken, columns are missing, or nothing is left to train or evaluate on.
+        OptionError: longer rankings are asked for than there are items.
     """
     check_atomic_file(config)
     name = config["dataset"]
@@ -65,6 +66,9 @@ def load_split(config):
     for part, loader in (("train", train), ("validation", valid), ("test", test)):
         if len(loader.dataset) == 0:
             raise _nothing_left(name, part)
+    items = train.dataset.item_num - 1
+    if max(config["topk"], default=0) > items:
+        raise OptionError(f"option topk={config['topk']} asks for more items than dataset {name} has ({items})")
     sequences = training_sequences(train.dataset)
     counts = sequences.counts(train.dataset.item_num)
     return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
@@ -99,13 +103,10 @@ def training_sequences(dataset):
     Args:
         dataset: RecBole's ``SequentialDataset`` after ``build()``.
     """
-    rows = dataset.inter_feat
-    histories = histories_from_prefixes(
-        rows[dataset.uid_field].numpy(),
-        rows[history_field(dataset)].numpy(),
-        rows[dataset.item_list_length_field].numpy(),
-        rows[dataset.iid_field].numpy(),
-    )
+    fields = (dataset.uid_field, history_field(dataset), dataset.item_list_length_field, dataset.iid_field)
+    columns = [dataset.inter_feat[field].numpy() for field in fields]
+    order = np.argsort(columns[0], kind="stable")  # a split of all users by time mixes their rows
+    histories = histories_from_prefixes(*(column[order] for column in columns))
     return Sequences(histories, dataset.max_item_list_len)
 
 
@@ -121,7 +122,7 @@ def check_atomic_file(config):
     users and items that pandas takes for missing values, and takes all up to the next quotation mark for one field.
 
     Raises:
-        DataError
+        DataError, OptionError
     """
     name, directory = config["dataset"], Path(config["data_path"])
     if config["benchmark_filename"] is not None:
@@ -134,6 +135,10 @@ def check_atomic_file(config):
             f"there is no dataset {name}: {path} does not exist; put RecBole's atomic files there, or say where they "
             "are with --data_path=DIRECTORY"
         )
+    for option in ("field_separator", "encoding", "USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+        value = config[option]
+        if (not isinstance(value, str) or not value) and not (option == "encoding" and value is None):
+            raise OptionError(f"option {option}={value!r} must be a text that is not empty")
     separator, encoding = config["field_separator"], config["encoding"] or "utf-8"
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token", config["TIME_FIELD"]: "float"}
     try:

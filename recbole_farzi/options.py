@@ -1,5 +1,6 @@
 """The plugin's options, read once from RecBole's Config into small typed objects and checked before any work."""
 
+import importlib.util
 import sys
 from dataclasses import dataclass, fields
 from typing import Optional
@@ -196,14 +197,14 @@ class _Reader:
         _check_bounds(name, value, wanted, above, at_least, at_most)
         return float(value)
 
-    def integer(self, name, at_least=None, optional=False):
-        wanted = "a whole number" + _bounds(None, at_least, None)
+    def integer(self, name, at_least=None, at_most=None, optional=False):
+        wanted = "a whole number" + _bounds(None, at_least, at_most)
         value = self._get(name, wanted, optional)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
-        _check_bounds(name, value, wanted, None, at_least, None)
+        _check_bounds(name, value, wanted, None, at_least, at_most)
         return value
 
     def integers(self, name, at_least):
@@ -250,10 +251,14 @@ class _Reader:
         self.number("weight_decay", at_least=0.0)
         for name in ("epochs", "train_batch_size", "eval_batch_size", "eval_step"):
             self.integer(name, at_least=1)
-        self.integer("stopping_step", at_least=0)
-        self.integer("seed", at_least=0)
+        for name in ("stopping_step", "metric_decimal_place"):
+            self.integer(name, at_least=0)
+        self.integer("seed", at_least=0, at_most=2_000_000_000)  # others are counted up from it, and NumPy takes 32 bits
+        self.text("checkpoint_dir")
         self.integers("topk", at_least=1)
         self.boolean("show_progress")
+        if self.config["log_wandb"] and importlib.util.find_spec("wandb") is None:
+            raise OptionError("option log_wandb needs the package wandb, which is not installed")
         mode = self.config["eval_args"]["mode"]
         if set(mode.values()) != {"full"}:
             raise OptionError(f"eval_args mode {mode} is not supported: the plugin ranks all items (mode: full)")

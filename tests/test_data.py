@@ -8,7 +8,7 @@ import pytest
 from recbole_farzi.atomic import MISSING_WORDS
 from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split, rows_checksum
-from recbole_farzi.errors import DataError
+from recbole_farzi.errors import DataError, OptionError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 
@@ -126,6 +126,21 @@ def test_times_are_32_bit_numbers_in_recbole(load, tiny_events):
     assert histories(load(close + tiny_events))["close"] == by_user(close)["close"][:-2] == ["i1", "i2", "i3"]
 
 
+@pytest.mark.parametrize("group_by", ["user", "none"])
+def test_a_split_by_ratio_in_time(load, tiny_events, group_by):
+    """Split for each user, or for all at one time, when rows of users are mixed: each training row is a target once."""
+    split = load(tiny_events, eval_args={"split": {"RS": [0.8, 0.1, 0.1]}, "order": "TO", "group_by": group_by})
+    found, expected = histories(split), by_user(tiny_events)
+    assert all(items == expected[user][: len(items)] for user, items in found.items())
+    assert sum(len(items) - 1 for items in found.values()) == len(split.train.dataset)
+
+
+@pytest.mark.parametrize("order", ["RO", None])
+def test_a_split_that_is_not_in_time_is_refused(load, tiny_events, order):
+    args = {"split": {"RS": [0.8, 0.1, 0.1]}, **({"order": order} if order else {})}
+    assert "ordering args for sequential recommendation has to be 'TO'" in refused(load, tiny_events, eval_args=args)
+
+
 def test_a_user_filter_is_recboles(load, tiny_events):
     found = histories(load(tiny_events, user_inter_num_interval="[15,inf)"))
     assert found == {user: items[:-2] for user, items in by_user(tiny_events).items() if len(items) >= 15}
@@ -226,7 +241,7 @@ GOOD = "\n".join(f"u{u}\ti{i}\t{i}" for u in range(5) for i in range(8)) + "\n"
 
 
 def test_the_good_file_is_good(load_text):
-    assert load_text(HEADER + "\n" + GOOD).sequences.events == 30
+    assert load_text(HEADER + "\n" + GOOD, topk=[5]).sequences.events == 30
 
 
 def test_a_missing_dataset_says_where_it_was_looked_for(workplace, tiny_options):
@@ -276,7 +291,7 @@ def test_words_that_pandas_takes_for_missing_are_all_known():
 
 def test_quoted_names_are_read_without_their_quotation_marks(load_text):
     quoted = GOOD.replace("u1", '"u1"').replace("i3", '"i""3"').replace("i4", 'i"4')
-    assert histories(load_text(f"{HEADER}\n{quoted}"))["u1"] == ["i0", "i1", "i2", 'i"3', 'i"4', "i5"]
+    assert histories(load_text(f"{HEADER}\n{quoted}", topk=[5]))["u1"] == ["i0", "i1", "i2", 'i"3', 'i"4', "i5"]
 
 
 @pytest.mark.parametrize(
@@ -327,6 +342,21 @@ def test_a_folder_in_place_of_the_file_is_refused(workplace, tiny_options):
     assert "there is no dataset tiny" in refused(load_split, config)
 
 
+@pytest.mark.parametrize(
+    "option, value",
+    [("USER_ID_FIELD", 5), ("ITEM_ID_FIELD", ""), ("TIME_FIELD", None), ("field_separator", ""), ("encoding", 5), ("encoding", "")],
+)
+def test_names_of_columns_that_are_no_names_are_refused(load, tiny_events, option, value):
+    with pytest.raises(OptionError, match=f"option {option}={value!r} must be a text"):
+        load(tiny_events, **{option: value})
+
+
+def test_rankings_longer_than_the_catalogue_are_refused(load, tiny_events):
+    load(tiny_events, topk=[30])
+    with pytest.raises(OptionError, match=r"topk=\[5, 31\] asks for more items than dataset tiny has \(30\)"):
+        load(tiny_events, topk=[5, 31])
+
+
 # --- nothing left to do -----------------------------------------------------------------------------------------------
 
 
@@ -346,5 +376,5 @@ def test_columns_that_are_not_read_are_refused(load, tiny_events):
 
 
 def test_one_user_and_one_item_are_enough_to_load(load):
-    split = load([("u", "i", t) for t in range(6)])
+    split = load([("u", "i", t) for t in range(6)], topk=[1])
     assert histories(split) == {"u": ["i"] * 4} and split.vocabulary == 2

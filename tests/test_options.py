@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 
 import pytest
 import yaml
@@ -98,7 +99,7 @@ WHOLE = {
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_eval_step": 1, "farzi_eval_students": 1, "farzi_stopping_step": 1,
     "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
-    "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
+    "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0, "metric_decimal_place": 0,
     "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
 ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
@@ -107,7 +108,7 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_pretrained"
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 OF_SOME = ["farzi_start", "farzi_full_data"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
-TEXTS = ["farzi_report_path", "farzi_output_path"]
+TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
 
 def test_all_options_are_tried_here():
@@ -195,6 +196,7 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
         ({"farzi_inner_batch_size": 5}, ["farzi_inner_batch_size=5", "farzi_sequences=4"]),
         ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
         ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
+        ({"seed": 2**32}, ["seed=4294967296", "at most"]),
         ({"loss_type": "BPR"}, ["loss_type='BPR'", "must be CE"]),
         ({"eval_args": {"mode": "uni100"}}, ["eval_args", "uni100", "full"]),
         ({"eval_args": {"mode": {"valid": "full", "test": "pop100"}}}, ["eval_args", "pop100", "full"]),
@@ -208,3 +210,8 @@ def test_options_that_contradict_each_other_are_refused(make_config, options, wo
 
 def test_partly_trained_models_are_not_needed_if_none_are_used(make_config):
     assert read_options(make_config(farzi_pool_snapshots=[])[0]).pool.snapshots == ()
+
+
+def test_a_logger_that_is_not_installed_is_refused(make_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert refused(make_config, log_wandb=True) == "option log_wandb needs the package wandb, which is not installed"
