@@ -192,7 +192,8 @@ class _Reader:
     def number(self, name, above=None, at_least=None, at_most=None):
         wanted = "a number" + _bounds(above, at_least, at_most)
         value = self._get(name, wanted)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -sys.float_info.max <= value <= sys.float_info.max:
+        # compared, not math.isfinite: a whole number may be too large to become a float
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         _check_bounds(name, value, wanted, above, at_least, at_most)
         return float(value)

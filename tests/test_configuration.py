@@ -62,7 +62,9 @@ def layered(tmp_path, monkeypatch, workplace):
         farzi + "\nseed: 1\nweight_decay: 0.1\ntrain_batch_size: 1\nhidden_size: 1\nn_layers: 1\nn_heads: 1\n",
         encoding="utf-8",
     )
-    (own / "model" / "SASRec.yaml").write_text("weight_decay: 0.2\ntrain_batch_size: 2\nhidden_size: 2\nn_layers: 2\nn_heads: 2\n")
+    (own / "model" / "SASRec.yaml").write_text(
+        "weight_decay: 0.2\ntrain_batch_size: 2\nhidden_size: 2\nn_layers: 2\nn_heads: 2\n"
+    )
     (own / "dataset" / "tiny.yaml").write_text("train_batch_size: 3\nhidden_size: 3\nn_layers: 3\nn_heads: 3\n")
     monkeypatch.setattr(configuration, "properties_directory", lambda: own)
 
@@ -147,7 +149,8 @@ def test_values_are_never_run_as_code(workplace, value):
 
 
 def test_texts_in_a_python_dict_are_read_like_the_command_lines(workplace):
-    config, _ = build_config("SASRec", "tiny", overrides={"epochs": "3", "topk": "[5]", "valid_metric": "NDCG@5", "data_path": "1/2"})
+    overrides = {"epochs": "3", "topk": "[5]", "valid_metric": "NDCG@5", "data_path": "1/2"}
+    config, _ = build_config("SASRec", "tiny", overrides=overrides)
     assert (config["epochs"], config["topk"]) == (3, [5])
     assert config.external_config_dict["data_path"] == "1/2"  # a path, not a half
 

@@ -58,7 +58,8 @@ def by_user(events):
 def tokens(split, number):
     dataset = split.train.dataset
     items = split.sequences.items[number]
-    return str(dataset.id2token(dataset.uid_field, split.sequences.users[number])), [str(t) for t in dataset.id2token(dataset.iid_field, items)]
+    user = dataset.id2token(dataset.uid_field, split.sequences.users[number])
+    return str(user), [str(token) for token in dataset.id2token(dataset.iid_field, items)]
 
 
 def histories(split):
@@ -162,7 +163,8 @@ def test_columns_may_have_other_names_places_and_company(load, tiny_events):
 def test_other_separators_and_encodings(load_text, tiny_events):
     text = "\n".join([HEADER, *("\t".join(map(str, event)) for event in tiny_events)]).replace("\t", ",").replace("i1", "é1")
     split = load_text(text.encode("latin-1"), field_separator=",", encoding="latin-1")
-    assert histories(split) == {user: [i.replace("i1", "é1") for i in items[:-2]] for user, items in by_user(tiny_events).items()}
+    renamed = [(user, item.replace("i1", "é1"), time) for user, item, time in tiny_events]
+    assert histories(split) == {user: items[:-2] for user, items in by_user(renamed).items()}
 
 
 @pytest.mark.parametrize("newline, end", [("\r\n", "\r\n"), ("\n", ""), ("\n", "\n\n\n"), ("\n\n", "\n")])
@@ -344,8 +346,9 @@ def test_a_folder_in_place_of_the_file_is_refused(workplace, tiny_options):
 
 @pytest.mark.parametrize(
     "option, value",
-    [("USER_ID_FIELD", 5), ("ITEM_ID_FIELD", ""), ("TIME_FIELD", None), ("field_separator", ""), ("encoding", 5), ("encoding", "")],
-)
+    [("USER_ID_FIELD", 5), ("ITEM_ID_FIELD", ""), ("TIME_FIELD", None), ("field_separator", ""), ("encoding", 5),
+     ("encoding", "")],
+)  # fmt: skip
 def test_names_of_columns_that_are_no_names_are_refused(load, tiny_events, option, value):
     with pytest.raises(OptionError, match=f"option {option}={value!r} must be a text"):
         load(tiny_events, **{option: value})

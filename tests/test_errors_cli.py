@@ -156,8 +156,11 @@ def full_disk(folder):
         yield
 
 
-def test_a_disk_that_is_full_from_the_start(fails, arguments, monkeypatch, workplace):
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+def test_a_disk_that_is_full_from_the_start(fails, arguments, monkeypatch):
+    def failing(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.os, "fsync", failing)
     assert "No space left on device; free the disk or choose another directory" in fails(arguments)
 
 
@@ -220,7 +223,8 @@ def test_from_python_the_error_itself_arrives(workplace):
 
 
 def process(arguments, cwd, before=""):
-    code = f"import sys, runpy\n{before}\nsys.argv = [{str(ROOT / 'run_farzi.py')!r}, *{arguments!r}]\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    script = [str(ROOT / "run_farzi.py"), *arguments]
+    code = f"import sys, runpy\n{before}\nsys.argv = {script!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 

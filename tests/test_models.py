@@ -21,7 +21,8 @@ def everybodys_state():
 
 
 def test_a_name_a_path_and_a_class_are_the_same_model():
-    assert resolve_model("SASRec") is resolve_model("recbole.model.sequential_recommender:SASRec") is resolve_model(SASRec) is SASRec
+    for given in ("SASRec", "recbole.model.sequential_recommender:SASRec", SASRec):
+        assert resolve_model(given) is SASRec
 
 
 @pytest.mark.parametrize("given", [nn.Linear, 5, None, ["SASRec"], SASRec.forward], ids=str)
@@ -85,7 +86,8 @@ def test_dropout_is_the_models_own_or_none(factory):
 def test_no_dropout_is_left_in_any_kind_of_layer():
     model = nn.ModuleList(
         [nn.Dropout(0.5), nn.Dropout1d(0.5), nn.AlphaDropout(0.5), nn.GRU(4, 4, 2, dropout=0.5, batch_first=True),
-         nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True), nn.TransformerEncoderLayer(4, 2, 8, dropout=0.5, batch_first=True)]
+         nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True),
+         nn.TransformerEncoderLayer(4, 2, 8, dropout=0.5, batch_first=True)]
     ).train()  # fmt: skip
     assert without_dropout(model) is model
     x = torch.randn(2, 3, 4)

@@ -99,8 +99,8 @@ WHOLE = {
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_eval_step": 1, "farzi_eval_students": 1, "farzi_stopping_step": 1,
     "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
-    "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0, "metric_decimal_place": 0,
-    "MAX_ITEM_LIST_LENGTH": 2,
+    "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
+    "metric_decimal_place": 0, "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
 ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
               "farzi_outer_clip_norm", "learning_rate"]  # fmt: skip
@@ -142,7 +142,9 @@ def test_negative_numbers_are_refused(make_config, name):
     assert f"option {name}=-0.1 must be a number of at least 0" in refused(make_config, **{name: -0.1})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**400, "fast", True, [0.1]], ids=lambda v: str(v)[:5])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), -float("inf"), 10**400, "fast", True, [0.1]], ids=lambda v: str(v)[:5]
+)
 @pytest.mark.parametrize("name", ABOVE_ZERO + NOT_NEGATIVE)
 def test_other_values_than_numbers_are_refused(make_config, name, value):
     assert f"option {name}={value!r} must be a number" in refused(make_config, **{name: value})

@@ -276,7 +276,9 @@ def test_a_disk_with_too_little_space_is_refused_with_both_numbers(tmp_path, mon
 # --- digests ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [{"a": [1, 2.5, None], "b": "é"}, b"bytes", torch.arange(6).view(2, 3)], ids=["json", "bytes", "tensor"])
+@pytest.mark.parametrize(
+    "value", [{"a": [1, 2.5, None], "b": "é"}, b"bytes", torch.arange(6).view(2, 3)], ids=["json", "bytes", "tensor"]
+)
 def test_a_digest_is_that_of_the_content(value):
     copy = value.clone() if torch.is_tensor(value) else type(value)(value)
     assert digest(value) == digest(copy)
