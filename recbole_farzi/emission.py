@@ -60,7 +60,8 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
     with new_directory(directory) as folder:
         _write_latent(folder / f"{name}.latent", summary)
         _write_items(folder / f"{name}.item", summary, tokens)
-        synthetic = [f"farzi-{row}" for row in range(len(hard_sequences))]
+        prefix = _unused_prefix(user for rows in evaluation.values() for user, _, _ in rows)
+        synthetic = [f"{prefix}{row}" for row in range(len(hard_sequences))]
         _write_events(folder / f"{name}.inter", synthetic, hard_sequences, tokens)
         _write_prefixes(folder / f"{name}.train.inter", _prefixes(synthetic, hard_sequences, maximum), tokens)
         for part, rows in evaluation.items():
@@ -146,6 +147,14 @@ def plain_properties(directory):
     """The property file with which plain RecBole reads the hard files of a folder."""
     directory = Path(directory)
     return directory / f"{directory.name}.yaml"
+
+
+def _unused_prefix(users):
+    """Start of the synthetic users' tokens, such that no real user's begins with it."""
+    users, prefix = set(users), "farzi-"
+    while any(user.startswith(prefix) for user in users):
+        prefix = f"_{prefix}"
+    return prefix
 
 
 def _properties(name, maximum):

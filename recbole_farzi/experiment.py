@@ -134,7 +134,7 @@ class Experiment:
             self.trainer.summary,
             hard,
             dataset.field2id_token[dataset.iid_field],
-            {"valid": self._real_rows(self.split.valid), "test": self._real_rows(self.split.test)},
+            {"valid": list(self._real_rows(self.split.valid)), "test": list(self._real_rows(self.split.test))},
             recipe,
             config["MAX_ITEM_LIST_LENGTH"],
         )
@@ -156,16 +156,18 @@ class Experiment:
         return [
             Contender(
                 "full", "full data", f"{name} on all training events, early stopping on validation",
-                split.sequences.events, split.sequences.events * _BYTES_PER_EVENT, seeds, full,
+                split.sequences.events, split.sequences.events * _BYTES_PER_EVENT, seeds, full, options.output.full_data,
             ),
             Contender(
                 "summary", "summary (soft)", f"{name} on the distilled soft events alone, {soft}",
-                events, summary.nbytes, seeds, self._train_on_summary(summary), summary_digest(summary),
+                events, summary.nbytes, seeds, self._train_on_summary(summary),
+                [summary_digest(summary), asdict(options.inner)],
             ),
             Contender(
                 "start", f"{start_label[options.summary.start]}, not distilled",
                 f"{name} on the soft events from which distillation started, the same recipe",
-                events, start.nbytes, seeds, self._train_on_summary(start), summary_digest(start),
+                events, start.nbytes, seeds, self._train_on_summary(start),
+                [summary_digest(start), asdict(options.inner)],
             ),
             Contender(
                 "hard", "summary (hard)",
@@ -270,16 +272,14 @@ class Experiment:
         for user, items, length, target in zip(
             rows[dataset.uid_field].tolist(), lists, lengths, rows[dataset.iid_field].tolist()
         ):
-            yield users[user], items[:length], target
+            yield str(users[user]), items[:length], target
 
     def _stored_run(self, place, contender, seed, tell):
         depends = {
             "plugin": __version__,
             "data": self.split.checksum,
             "evaluation": [rows_checksum(self.split.valid), rows_checksum(self.split.test)],
-            "settings": settings(
-                self.config, keep=lambda name: name in ("farzi_strata", "farzi_full_data") or name.startswith("farzi_inner")
-            ),
+            "settings": settings(self.config, keep=lambda name: name == "farzi_strata"),
             "contender": contender.key,
             "on": contender.depends,
             "seed": seed,
@@ -287,7 +287,7 @@ class Experiment:
         file = place / f"{contender.key}-{digest(depends)[:16]}.json"
         if file.is_file() and not self.options.output.fresh:
             try:
-                return read_json(file)
+                return _read_run(file)
             except StorageError as error:
                 self.logger.warning(f"A stored run is computed again: {error}")
         with seeded(seed):  # dropout draws from the global generators
@@ -357,6 +357,13 @@ class Experiment:
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0
+
+
+def _read_run(file):
+    run = read_json(file)
+    if not isinstance(run, dict) or {"seed", "seconds", "metrics", "strata", "described"} - set(run):
+        raise StorageError(f"{file} is no run of this version")
+    return run
 
 
 def places(config, options, model_class):

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 STARTS = ("teacher", "spectral", "random")
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 
 
 @dataclass(frozen=True)
@@ -258,6 +259,7 @@ class _Reader:
         self.text("checkpoint_dir")
         self.integers("topk", at_least=1)
         self.boolean("show_progress")
+        self.choice("learner", LEARNERS)
         if self.config["log_wandb"] and importlib.util.find_spec("wandb") is None:
             raise OptionError("option log_wandb needs the package wandb, which is not installed")
         mode = self.config["eval_args"]["mode"]

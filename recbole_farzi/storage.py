@@ -116,6 +116,9 @@ def new_directory(path):
     temporary = aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.old.*/it"):  # killed between the two renames below
+            if not path.exists():
+                os.replace(left, path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield temporary
         os.chmod(temporary, 0o755)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from recbole_farzi.data import rows_checksum, training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
-from recbole_farzi.errors import OptionError, StorageError
+from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
@@ -251,12 +251,19 @@ class FarziTrainer(RowTrainer):
     def _validate(self, distiller, record, valid_data, verbose, callback_fn):
         """Train fresh students on the current summary, evaluate them, keep the best summary; returns whether to stop."""
         summary, results = distiller.summary, []
-        for number in range(self.options.outer.eval_students):
-            self.train_student(summary, self._student_seed(number))
-            results.append(super().evaluate(valid_data, load_best_model=False))
-        result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
-        score, best, step = calculate_valid_score(result, self.valid_metric), record["best"], distiller.steps_done
+        best, step = record["best"], distiller.steps_done
         worst = -np.inf if self.valid_metric_bigger else np.inf
+        try:
+            for number in range(self.options.outer.eval_students):
+                self.train_student(summary, self._student_seed(number))
+                results.append(super().evaluate(valid_data, load_best_model=False))
+            result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
+            score = calculate_valid_score(result, self.valid_metric)
+        except DivergenceError:
+            if best["score"] is None:  # the start itself cannot be trained on: nothing to fall back to
+                raise
+            self.logger.warning(f"outer step {step}: a student diverges on this summary, which counts as the worst")
+            result, score = {}, worst
         best["score"], best["waited"], stop, update = early_stopping(
             score,
             worst if best["score"] is None else best["score"],

@@ -310,3 +310,14 @@ def test_other_contents_have_other_digests(one, other):
 def test_a_digest_of_a_tensor_is_that_of_its_values_not_of_its_memory():
     t = torch.arange(12.0).view(3, 4)
     assert digest(t[:, ::2]) == digest(t[:, ::2].clone())
+
+
+def test_a_folder_whose_replacement_was_killed_halfway_comes_back(tmp_path):
+    """Killed between the two renames of new_directory: the former folder lies aside, nothing at its place."""
+    aside = tmp_path / ".data.old.xyz"
+    aside.mkdir()
+    (aside / "it").mkdir()
+    (aside / "it" / "file").write_text("former")
+    with pytest.raises(RuntimeError), new_directory(tmp_path / "data"):
+        raise RuntimeError
+    assert (tmp_path / "data" / "file").read_text() == "former"

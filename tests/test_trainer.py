@@ -6,7 +6,7 @@ from recbole.trainer import Trainer
 
 import recbole_farzi
 from recbole_farzi.distillation import Distiller
-from recbole_farzi.errors import OptionError, StorageError
+from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.trainer import FarziTrainer
 
@@ -150,3 +150,20 @@ def test_pretrained_trajectories_begin_from_the_pool(make_trainer, tiny_split):
 def test_evaluate_before_fit_is_refused(make_trainer, tiny_split):
     with pytest.raises(OptionError, match="call fit before evaluate"):
         make_trainer().evaluate(tiny_split.test)
+
+
+def test_a_summary_on_which_students_diverge_is_not_kept(make_trainer, tiny_split, monkeypatch):
+    trainer = make_trainer()
+    original, calls = FarziTrainer.train_student, []
+
+    def train_student(self, summary, seed):
+        calls.append(seed)
+        if len(calls) == 2:
+            raise DivergenceError("not finite")
+        original(self, summary, seed)
+
+    monkeypatch.setattr(FarziTrainer, "train_student", train_student)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert len(calls) == 3
+    assert trainer.history["best_step"] != 2
+    assert trainer.history["validations"][1] == {"step": 2, "metrics": {}}

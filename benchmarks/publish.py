@@ -1,0 +1,83 @@
+"""Put a run's report on record: copy its numbers to results/, and renew the table and the picture of the README.
+
+    python run_farzi.py                                        # writes report/ml-100k-SASRec/
+    python benchmarks/publish.py report/ml-100k-SASRec         # writes results/ml-100k-SASRec/ and README.md
+
+The picture is the top of report.html in a headless Chromium; without one the old picture stays, and this says so.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from recbole_farzi.report.aggregate import aggregate
+from recbole_farzi.report.tables import comparison_table, strata_tables, to_markdown, values_table
+from recbole_farzi.report.words import headline, kilobytes
+from recbole_farzi.storage import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def readme_block(results, record):
+    """Markdown: headline, tables, the command and the machine; ``record`` is the folder of the full report."""
+    report = aggregate(results)
+    environment, distillation = results["environment"], results["distillation"]
+    minutes = (results["pool"]["seconds"] + distillation["seconds"]) / 60
+    metric = "hit@10" if "hit@10" in report.metrics else report.metrics[0]
+    strata = [tables[metric] for tables in strata_tables(report, [metric]).values() if metric in tables]
+    parts = [
+        BEGIN,
+        f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} are `Z`, `M` and its bias in 32-bit floats.)",
+        f"![The report of this run]({record}/report.png)",
+        to_markdown(values_table(report)),
+        to_markdown(comparison_table(report)),
+        *(f"{table.title}:\n\n{to_markdown(table)}" for table in strata),
+        f"Made by `{results['command']}` ({environment['device'].upper()}, {environment['threads']} threads, PyTorch "
+        f"{environment['torch']}; {minutes:.0f} minutes for the pool and {distillation['outer_steps']} outer steps), and put here by "
+        f"`python benchmarks/publish.py`; everything else about it is in [`{record}`]({record}/report.md).",
+        END,
+    ]
+    return "\n\n".join(parts)
+
+
+def take_picture(page, target, height=1500):
+    """Screenshot of a page; returns whether there was a browser to take it."""
+    browser = next((found for found in map(shutil.which, CHROMIUM) if found), None)
+    if browser is None:
+        return False
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+            "--disable-background-networking", "--virtual-time-budget=8000", f"--user-data-dir={profile}",
+            f"--window-size=1280,{height}", f"--screenshot={target.resolve()}", page.resolve().as_uri(),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", type=Path, help="folder that run_farzi.py wrote")
+    source = parser.parse_args().report
+    results = json.loads((source / "results.json").read_text(encoding="utf-8"))
+    record = ROOT / "results" / source.name
+    record.mkdir(parents=True, exist_ok=True)
+    for name in ("results.json", "results.csv", "report.md"):
+        shutil.copyfile(source / name, record / name)
+    if not take_picture(source / "report.html", record / "report.png"):
+        print("no Chromium found: the picture was not taken anew", file=sys.stderr)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    block = readme_block(results, record.relative_to(ROOT).as_posix())
+    write_text(ROOT / "README.md", before + block + after)
+
+
+if __name__ == "__main__":
+    main()
