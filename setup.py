@@ -1,11 +1,13 @@
 """Installation of recbole-farzi. See the Makefile for a complete environment in one command."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "recbole_farzi" / "version.py").read_text(encoding="utf-8")).group(1)
 
 # The property files stand at the top of the repository, where RecBole's users look for them, and are installed inside
 # the package, as `recbole_farzi/properties`.
@@ -22,7 +24,6 @@ if (HERE / "properties").is_dir():
 RECBOLE_NEEDS = [
     "colorama==0.4.4",
     "colorlog==4.7.2",
-    "plotly>=4.0",
     "psutil>=5.9",
     "scikit-learn>=1.3",
     "tabulate>=0.8.10",
@@ -33,7 +34,7 @@ RECBOLE_NEEDS = [
 
 setup(
     name="recbole-farzi",
-    version="0.1.0",
+    version=VERSION,
     description="Data distillation for sequential recommenders in RecBole (Farzi, arXiv 2310.09983)",
     long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
     long_description_content_type="text/markdown",
@@ -47,6 +48,7 @@ setup(
     install_requires=[
         "numpy>=1.26,<3",
         "pandas>=2.0,<4",
+        "plotly>=5.0",
         "PyYAML>=6.0",
         "scipy>=1.11",
         "torch>=2.4,<2.14",
