@@ -1,4 +1,4 @@
-"""recbole-farzi: distil a sequence dataset into a summary of a few kilobytes on which RecBole's models train in seconds.
+"""recbole-farzi: distil a sequence dataset into a small synthetic summary on which RecBole's models train in seconds.
 
 Importing this package makes RecBole 1.2 work on today's NumPy, pandas and PyTorch (:mod:`recbole_farzi.compat`);
 everything else is imported when it is first used.

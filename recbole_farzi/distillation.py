@@ -216,7 +216,7 @@ class Distiller:
             adjoint=StoreAll() if every == 0 else Checkpointed(every=every if every > 0 else None),
             batches=trajectory.order[trajectory.step : trajectory.step + steps],
             state=State(trajectory.step, trajectory.slots) if trajectory.slots else None,
-            seed=trajectory.seed if inner.dropout else None,
+            seed=trajectory.seed,  # whatever is random in the model's training mode is replayed
             return_state=True,
         )
         advanced = replace(

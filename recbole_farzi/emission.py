@@ -28,7 +28,7 @@ from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.storage import digest, new_directory, read_json, write_json, write_text
 from recbole_farzi.summary import Summary
 
-__all__ = ["check_place", "emit", "load_summary", "plain_properties", "summary_digest"]
+__all__ = ["align", "check_place", "emit", "load_summary", "plain_properties", "summary_digest"]
 
 _FORMAT = 1
 _NAME = re.compile(r"\w[\w.+-]*")  # as recbole_farzi.configuration takes for a dataset
@@ -135,6 +135,28 @@ def load_summary(directory):
     if summary_digest(summary) != recipe.get("summary_sha256") or digest(tokens) != recipe.get("items_sha256"):
         raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
     return summary, ["[PAD]", *tokens], recipe
+
+
+def align(summary, item_tokens, wanted_tokens):
+    """A summary over the items of a dataset, in the order of that dataset's ids.
+
+    Args:
+        summary: :class:`recbole_farzi.summary.Summary`.
+        item_tokens: token of each of its item ids, padding first, as :func:`load_summary` gives them.
+        wanted_tokens: token of each item id of the dataset, padding first (RecBole's ``field2id_token``).
+
+    Returns:
+        The same summary with the columns of ``M`` and ``b`` in the wanted order.
+
+    Raises:
+        DataError: the two catalogues differ.
+    """
+    place = {str(token): number for number, token in enumerate(item_tokens)}
+    wanted = [str(token) for token in wanted_tokens]
+    if len(wanted) != len(place) or any(token not in place for token in wanted[1:]):
+        raise DataError("the summary was made for another catalogue of items than the dataset's")
+    columns = torch.tensor([0, *(place[token] for token in wanted[1:])])
+    return Summary(summary.latent, summary.decoder[:, columns], summary.bias[columns], summary.temperature)
 
 
 def summary_digest(summary):

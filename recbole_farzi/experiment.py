@@ -4,6 +4,7 @@ Each contender's run is stored as soon as it is there, so that an interrupted jo
 """
 
 import logging
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,24 +14,24 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
+from recbole.evaluator.register import smaller_metrics
 from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.atomic import check_tokens
 from recbole_farzi.baselines import Popularity, random_users
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
-from recbole_farzi.emission import check_place, emit, summary_digest
+from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
 from recbole_farzi.errors import StorageError
 from recbole_farzi.metrics import evaluate_rows
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
-from recbole_farzi.provenance import environment, settings
+from recbole_farzi.provenance import code, environment, settings
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.storage import check_writable, digest, read_json, write_json
 from recbole_farzi.strata import split_rows
 from recbole_farzi.trainer import FarziTrainer
 from recbole_farzi.training import RowTrainer, SummaryLoader, SummaryTrainer, WindowLoader, WindowTrainer
-from recbole_farzi.version import __version__
 
 __all__ = ["Contender", "Experiment"]
 
@@ -84,6 +85,7 @@ class Experiment:
         self.logger = logging.getLogger()
         self.progress = bool(config["show_progress"])
         self.trainer: Optional[FarziTrainer] = None
+        self.summary = None
         self.traits = None
         self.output, self.report = places(config, options, model_class)
 
@@ -139,15 +141,19 @@ class Experiment:
             config["MAX_ITEM_LIST_LENGTH"],
         )
         self.logger.info(set_color("Summary", "pink") + f": written to {folder}")
+        # What is evaluated is what was written.
+        emitted, tokens, _ = load_summary(folder)
+        self.summary = align(emitted, tokens, dataset.field2id_token[dataset.iid_field]).to(self.trainer.device)
         return folder
 
     def contenders(self, hard):
         """Everything that is compared, in the order of the report."""
         config, options, split = self.config, self.options, self.split
-        summary, start = self.trainer.summary, self.trainer.start
+        summary, start = self.summary, self.trainer.start
         seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
         name = type(self.trainer.model).__name__
         events = summary.events
+        as_large = min(summary.nbytes // _BYTES_PER_EVENT, split.sequences.events)
         soft = "temperature, steps and learning rate of its recipe"
         hard_sequences = Sequences([(row, items) for row, items in enumerate(hard.numpy())], split.sequences.length)
         start_label = {"teacher": "teacher start", "spectral": "spectral start", "random": "random start"}
@@ -183,6 +189,11 @@ class Experiment:
                 self._train_on_random_users(events), events,
             ),
             Contender(
+                "random-bytes", "random users, same bytes", f"{name} on the real events of random users (others for each "
+                "seed) that take as many bytes as the summary, early stopping on validation",
+                as_large, as_large * _BYTES_PER_EVENT, seeds, self._train_on_random_users(as_large), as_large,
+            ),
+            Contender(
                 "popularity", "popularity", "every user gets the items that are most frequent in training",
                 split.sequences.events, split.vocabulary * _BYTES_PER_EVENT, (config["seed"],), self._popularity,
             ),
@@ -197,22 +208,21 @@ class Experiment:
         place = Path(self.config["checkpoint_dir"]) / "farzi" / "runs"
         out, described = [], None
         total = sum(len(contender.seeds) for contender in contenders)
-        bar = tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color("Compare    ", "pink"))
-        for contender in contenders:
-            runs = []
-            for seed in contender.seeds:
-                def tell(progress, label=contender.label):
-                    bar.set_postfix_str(set_color(f"{label}{progress}", "yellow"))
+        with tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color("Compare    ", "pink")) as bar:
+            for contender in contenders:
+                runs = []
+                for seed in contender.seeds:
 
-                tell("")
-                run = self._stored_run(place, contender, seed, tell)
-                described = described or run.pop("described")
-                run.pop("described", None)
-                runs.append(run)
-                bar.update(1)
-            plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
-            out.append({**plain, "runs": runs})
-        bar.close()
+                    def tell(progress, label=contender.label):
+                        bar.set_postfix_str(set_color(f"{label}{progress}", "yellow"))
+
+                    tell("")
+                    run = self._stored_run(place, contender, seed, tell)
+                    described = described or run["described"]
+                    runs.append({key: value for key, value in run.items() if key != "described"})
+                    bar.update(1)
+                plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
+                out.append({**plain, "runs": runs})
         return out, described
 
     def results(self, contenders, strata):
@@ -248,7 +258,7 @@ class Experiment:
             },
             "options": {**farzi, **{k: config[k] for k in ("learning_rate", "train_batch_size", "epochs", "stopping_step")}},
             "metrics": metrics,
-            "smaller_is_better": [m for m in metrics if m == "crossentropy"],
+            "smaller_is_better": [m for m in metrics if m.partition("@")[0] in smaller_metrics],
             "valid_metric": config["valid_metric"].lower(),
             "pool": {"seconds": pool.seconds, "reused": pool.reused, "models": self.options.pool.models},
             "distillation": self.trainer.history,
@@ -261,7 +271,7 @@ class Experiment:
         """The command line of this process, for the record; the Python call where there is none."""
         program = Path(sys.argv[0]).name
         if program in ("run_farzi.py", "run-farzi"):
-            return " ".join(["python run_farzi.py" if program.endswith(".py") else program, *sys.argv[1:]])
+            return " ".join(["python run_farzi.py" if program.endswith(".py") else program, shlex.join(sys.argv[1:])]).strip()
         return "recbole_farzi.run_farzi(...)"
 
     def _real_rows(self, loader):
@@ -276,7 +286,8 @@ class Experiment:
 
     def _stored_run(self, place, contender, seed, tell):
         depends = {
-            "plugin": __version__,
+            "code": code(self.factory.model_class),
+            "environment": environment(self.config["device"]),
             "data": self.split.checksum,
             "evaluation": [rows_checksum(self.split.valid), rows_checksum(self.split.test)],
             "settings": settings(self.config, keep=lambda name: name == "farzi_strata"),
@@ -341,12 +352,13 @@ class Experiment:
 
     def _train_on_prefixes(self, seed, tell):
         trainer = RowTrainer(self.config, self.factory(seed))
+        self.split.train.generator.manual_seed(seed)  # RecBole's loader goes on where the last training left it
         return trainer, _timed_fit(trainer, self.split.train, self.split.valid, tell)
 
     def _train_on_summary(self, summary):
         def run(seed, tell):
             inner = self.options.inner
-            trainer = SummaryTrainer(self.config, self.factory(seed, dropout=inner.dropout), inner, self.traits)
+            trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
             loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
             return trainer, _timed_fit(trainer, loader, None, tell)
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib
+import os
 import random
+import sys
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ def resolve_model(model):
         raise ModelError(f"model {model!r} must be a name, such as SASRec or package.module:Class")
     elif ":" in model:
         module, _, name = model.partition(":")
+        if "" not in sys.path and os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as for any script: the console command has its own folder there
         try:
             found = getattr(importlib.import_module(module), name)
         except Exception as error:  # the module is the user's: it may fail in any way
@@ -53,7 +57,8 @@ def seeded(seed):
     """Inside, Python's, NumPy's and PyTorch's generators start from ``seed``; afterwards they are as they were."""
     python, numpy = random.getstate(), np.random.get_state()
     flags = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         try:
             init_seed(seed, True)
             yield

@@ -156,6 +156,8 @@ def read_options(config):
     )
     if outer.pretrained > 0 and not pool.snapshots:
         raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
+    if outer.pretrained > 0 and pool.snapshots[0] > read.integer("epochs", at_least=1):
+        raise OptionError(f"farzi_pool_snapshots={list(pool.snapshots)} are all after the last epoch of training (epochs)")
     output = OutputOptions(
         seeds=read.integer("farzi_seeds", at_least=1),
         full_data=read.choice("farzi_full_data", ("windows", "prefixes")),
@@ -260,6 +262,12 @@ class _Reader:
         self.integers("topk", at_least=1)
         self.boolean("show_progress")
         self.choice("learner", LEARNERS)
+        if self.config["clip_grad_norm"] is not None and not isinstance(self.config["clip_grad_norm"], dict):
+            raise OptionError(
+                f"option clip_grad_norm={self.config['clip_grad_norm']!r} must be a mapping such as {{'max_norm': 5}}"
+            )
+        if (self.config["nproc"] or 1) != 1:
+            raise OptionError(f"option nproc={self.config['nproc']!r} must be 1: the plugin runs in one process")
         if self.config["log_wandb"] and importlib.util.find_spec("wandb") is None:
             raise OptionError("option log_wandb needs the package wandb, which is not installed")
         mode = self.config["eval_args"]["mode"]

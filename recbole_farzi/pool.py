@@ -14,10 +14,9 @@ from recbole.utils import set_color
 from recbole_farzi.data import rows_checksum
 from recbole_farzi.errors import StorageError
 from recbole_farzi.models import seeded
-from recbole_farzi.provenance import settings
+from recbole_farzi.provenance import code, environment, settings
 from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.training import WindowLoader, WindowTrainer
-from recbole_farzi.version import __version__
 
 __all__ = ["Pool", "build_pool"]
 
@@ -67,7 +66,8 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     """
     logger = logging.getLogger()
     depends = {
-        "plugin": __version__,
+        "code": code(factory.model_class),
+        "environment": environment(config["device"]),
         "data": checksum,
         "validation": rows_checksum(valid_data),
         "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_")),
@@ -87,19 +87,17 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
         model = factory(seed)
         trainer = WindowTrainer(config, model, traits)
 
-        def keep_snapshot(epoch, score, model=model, number=number):
-            if epoch + 1 in options.snapshots:
-                name = f"model{number}-epoch{epoch + 1}.pt"
+        def keep_snapshot(epoch, model=model, number=number):
+            if epoch in options.snapshots:
+                name = f"model{number}-epoch{epoch}.pt"
                 save_tensors(place / name, model.state_dict())
                 manifest["snapshots"].append(name)
 
-        if 0 in options.snapshots:
-            keep_snapshot(-1, None)
+        keep_snapshot(0)
+        trainer.after_epoch = keep_snapshot
         loader = WindowLoader(sequences, factory.dataset, config["train_batch_size"], seed)
         with seeded(seed):  # dropout draws from the global generators
-            score, _ = trainer.fit(
-                loader, valid_data, verbose=False, saved=True, show_progress=show_progress, callback_fn=keep_snapshot
-            )
+            score, _ = trainer.fit(loader, valid_data, verbose=False, saved=True, show_progress=show_progress)
         name = f"model{number}.pt"
         save_tensors(place / name, trainer._best_state)
         manifest["models"].append({"file": name, "seed": seed, "score": float(score)})

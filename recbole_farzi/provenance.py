@@ -1,15 +1,19 @@
 """What a result depends on: fingerprints of settings, and the environment it was made in."""
 
+import functools
+import inspect
 import platform
+from pathlib import Path
 
 import numpy
 import pandas
 import recbole
 import torch
 
+from recbole_farzi.storage import digest
 from recbole_farzi.version import __version__
 
-__all__ = ["environment", "settings"]
+__all__ = ["code", "environment", "settings"]
 
 # Where things are read and written, and how much is shown, change no result.
 _WITHOUT_EFFECT = {
@@ -33,6 +37,30 @@ def settings(config, keep):
             continue
         chosen[name] = value if isinstance(value, (bool, int, float, type(None))) else str(value)
     return chosen
+
+
+def code(model_class):
+    """SHA-256 of the code that a result depends on: the plugin's (its reports left out) and the model's own.
+
+    Args:
+        model_class: the student's class; RecBole's and PyTorch's own code is named by their versions.
+    """
+    own = {"plugin": _plugin(), "recbole": recbole.__version__, "torch": torch.__version__}
+    for cls in model_class.__mro__:
+        if cls is object or cls.__module__.split(".")[0] in ("recbole", "torch"):
+            continue
+        try:
+            own[f"{cls.__module__}:{cls.__qualname__}"] = inspect.getsource(inspect.getmodule(cls) or cls)
+        except (OSError, TypeError):  # made in a session: there is no source to look at
+            own[f"{cls.__module__}:{cls.__qualname__}"] = None
+    return digest([own, f"{model_class.__module__}:{model_class.__qualname__}"])
+
+
+@functools.lru_cache(maxsize=None)
+def _plugin():
+    root = Path(__file__).parent
+    files = sorted(path for path in root.rglob("*.py") if path.relative_to(root).parts[0] != "report")
+    return [[path.relative_to(root).as_posix(), digest(path.read_bytes())] for path in files]
 
 
 def environment(device):

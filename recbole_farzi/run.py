@@ -99,6 +99,20 @@ def main(arguments=None):
         print(f"run_farzi: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("run_farzi: interrupted; the same command goes on from here", file=sys.stderr)
+        print("run_farzi: interrupted; the same command (without farzi_fresh) goes on from here", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print(
+            "run_farzi: not enough memory; lower farzi_sequences, farzi_length, farzi_inner_batch_size, "
+            "farzi_outer_batch_size or eval_batch_size, or set farzi_checkpoint_every=-1",
+            file=sys.stderr,
+        )
+        return 1
     return 0
+
+
+def _is_out_of_memory(error):
+    """NumPy's and Python's MemoryError, CUDA's error, and the plain RuntimeError of PyTorch's CPU allocator."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -67,13 +67,6 @@ class Student(nn.Module):
         """The model's parameters by name, detached copies: ``{name: tensor}``."""
         return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def load(self, params):
-        """Write parameters (as :meth:`parameter_dict` has them) into the model."""
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                if name in params:
-                    p.copy_(params[name])
-
     def scores(self, item_seq, params=None, distributions=None):
         """Scores of every item after every event.
 
@@ -211,6 +204,9 @@ def _inspect(model, device):
         ) from error
     except NotImplementedError as error:
         raise ModelError(f"{name} has no full_sort_predict, which ranking all items needs") from error
+    except Exception as error:  # whatever a model's own code raises
+        first = (str(error).splitlines() or [""])[0]
+        raise ModelError(f"{name} fails on a batch of items: {type(error).__name__}: {first}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -222,7 +218,7 @@ def _inspect(model, device):
         and _contains_ids(indices, ids)
     )
     if not tables:
-        raise ModelError(f"{name} looks no item up in an embedding table, so it cannot read soft events")
+        raise ModelError(f"{name} does not look the sequence of items up in an embedding table as it is, so it cannot read soft events")
 
     causal = _is_causal(model, predict, ids, lengths, reference)
     dense = ModelTraits(tables, causal, linear_scores=False)

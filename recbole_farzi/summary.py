@@ -64,13 +64,14 @@ class Summary:
         Returns:
             Shape [mu * max(samples, 1), xi], integers from 1 to V - 1.
         """
-        p = self.distributions().detach().double().cpu()
-        if samples == 0:
-            return p.argmax(dim=-1)
-        generator = torch.Generator().manual_seed(seed)
-        mu, xi, vocabulary = p.shape
-        drawn = torch.multinomial(p.view(-1, vocabulary), samples, replacement=True, generator=generator)
-        return drawn.view(mu, xi, samples).permute(0, 2, 1).reshape(mu * samples, xi)
+        generator, rows = torch.Generator().manual_seed(seed), []
+        for sequence in self.latent.detach():  # one at a time: in float64 all of P may be large
+            p = soft_distributions(sequence, self.decoder.detach(), self.temperature, self.bias.detach()).double().cpu()
+            if samples == 0:
+                rows.append(p.argmax(dim=-1, keepdim=True).T)
+            else:
+                rows.append(torch.multinomial(p, samples, replacement=True, generator=generator).T)
+        return torch.cat(rows)
 
     def to(self, device):
         """The same summary on another device, detached from any graph."""

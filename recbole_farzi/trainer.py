@@ -15,14 +15,13 @@ from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
-from recbole_farzi.provenance import settings
+from recbole_farzi.provenance import code, environment, settings
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, digest, load_tensors, save_tensors
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
-from recbole_farzi.training import RowTrainer
-from recbole_farzi.version import __version__
+from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
 
@@ -53,6 +52,8 @@ class FarziTrainer(RowTrainer):
     Raises:
         OptionError, ModelError: the options make no sense, or the model cannot read soft events.
     """
+
+    _remedy = "a smaller farzi_inner_learning_rate or a larger farzi_inner_eps"
 
     def __init__(self, config, model):
         self.options = read_options(config)
@@ -109,7 +110,8 @@ class FarziTrainer(RowTrainer):
             config["seed"],
         )
         depends = {
-            "plugin": __version__,
+            "code": code(type(self.model)),
+            "environment": environment(config["device"]),
             "data": checksum,
             "validation": rows_checksum(valid_data),
             "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
@@ -162,9 +164,7 @@ class FarziTrainer(RowTrainer):
         inner = self.options.inner
         fresh = self.factory(seed, dropout=inner.dropout).train()
         student = Student(fresh, self.student.traits)
-        optimizer = torch.optim.Adam(
-            fresh.parameters(), lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
-        )
+        optimizer = recipe_optimizer(fresh, inner)
         distributions = summary.distributions()
         with seeded(seed):  # dropout draws from the global generators
             for rows in batch_order(len(distributions), inner.batch_size, inner.steps, seed):
@@ -199,11 +199,13 @@ class FarziTrainer(RowTrainer):
         model = self.factory(seed, dropout=self.options.inner.dropout)
         rng = np.random.default_rng([seed, 4])
         if rng.random() < self.options.outer.pretrained:
+            if not self.pool.snapshots:
+                raise OptionError("farzi_pretrained > 0, but the pool has no snapshot: give smaller farzi_pool_snapshots")
             model.load_state_dict(self.pool.snapshots[int(rng.integers(len(self.pool.snapshots)))])
         return Student(model, self.student.traits).parameter_dict()
 
     def _distil(self, distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn):
-        outer = self.options.outer
+        outer, best = self.options.outer, record["best"]
         bar = tqdm(
             total=outer.steps, initial=distiller.steps_done, ncols=100, disable=not show_progress,
             desc=set_color("Distil     ", "pink"),
@@ -220,7 +222,13 @@ class FarziTrainer(RowTrainer):
                 self._validate(distiller, record, valid_data, verbose, callback_fn)
                 save()
             while distiller.steps_done < outer.steps and not record["finished"]:
-                step = distiller.step()
+                try:
+                    step = distiller.step()
+                except DivergenceError as error:
+                    if best["tensors"] is None:
+                        raise
+                    self.logger.warning(f"Distillation stops after outer step {distiller.steps_done}: {error}")
+                    break
                 record["losses"].append(None if step.skipped else step.loss)
                 number = distiller.steps_done
                 if not step.skipped:
@@ -238,11 +246,11 @@ class FarziTrainer(RowTrainer):
                 record["finished"] = True
                 save()
         except KeyboardInterrupt:
+            # What is in memory may be half of a step: the file holds the last state that is whole.
             if checkpoint:
-                save()
                 self.logger.info(
-                    f"Interrupted after outer step {distiller.steps_done} of {outer.steps}; the same command goes on "
-                    f"from {checkpoint}"
+                    f"Interrupted in outer step {distiller.steps_done + 1} of {outer.steps}; the same command goes on "
+                    f"from {checkpoint}, at most {_SAVE_EVERY} steps before"
                 )
             raise
         finally:

@@ -12,10 +12,11 @@ from recbole.trainer import Trainer
 
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.metrics import RowCollector
+from recbole_farzi.models import without_dropout
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.student import Student
 
-__all__ = ["RowTrainer", "WindowLoader", "WindowTrainer", "SummaryLoader", "SummaryTrainer"]
+__all__ = ["RowTrainer", "WindowLoader", "WindowTrainer", "SummaryLoader", "SummaryTrainer", "recipe_optimizer"]
 
 
 class RowTrainer(Trainer):
@@ -24,6 +25,8 @@ class RowTrainer(Trainer):
     Attributes:
         rows: the ``DataStruct`` of the last :meth:`evaluate`; see :class:`recbole_farzi.metrics.RowCollector`.
     """
+
+    _remedy = "a smaller learning_rate"
 
     def __init__(self, config, model):
         super().__init__(config, model)
@@ -40,7 +43,7 @@ class RowTrainer(Trainer):
     def _check_nan(self, loss):
         if not torch.isfinite(loss):
             raise DivergenceError(
-                f"training {type(self.model).__name__} gave a loss of {loss.item()}; a smaller learning_rate may help"
+                f"training {type(self.model).__name__} gave a loss of {loss.item()}; {self._remedy} may help"
             )
 
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
@@ -101,15 +104,21 @@ class WindowTrainer(RowTrainer):
         config: RecBole's Config.
         model: RecBole's model.
         traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+
+    Attributes:
+        after_epoch: function called with the number of epochs done, before validation; or None.
     """
 
     def __init__(self, config, model, traits=None):
         super().__init__(config, model)
         self.student = Student(model, traits)
+        self.after_epoch = None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         steps = len(train_data)
         total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.real_loss, show_progress)
+        if self.after_epoch is not None:
+            self.after_epoch(epoch_idx + 1)
         return total / steps
 
 
@@ -137,31 +146,34 @@ class SummaryLoader:
         return (self.distributions[rows] for rows in self.order)
 
 
+def recipe_optimizer(model, inner):
+    """The Adam of a recipe (:class:`recbole_farzi.options.InnerOptions`), fresh, for a model's parameters."""
+    return torch.optim.Adam(
+        model.parameters(), lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
+    )
+
+
 class SummaryTrainer(RowTrainer):
     """Trains on a summary by its recipe: one epoch of T steps of Adam, no early stopping.
 
     Args:
         config: RecBole's Config.
-        model: RecBole's model; made without dropout where the recipe has none.
+        model: RecBole's model; its dropout is taken out of action where the recipe has none.
         inner: :class:`recbole_farzi.options.InnerOptions`.
         traits: :class:`recbole_farzi.student.ModelTraits`, if known.
     """
 
+    _remedy = "a smaller farzi_inner_learning_rate or a larger farzi_inner_eps"
+
     def __init__(self, config, model, inner, traits=None):
         self.inner = inner
-        super().__init__(config, model)
+        super().__init__(config, model if inner.dropout else without_dropout(model))
         self.epochs = 1
+        self.clip_grad_norm, self.enable_amp, self.enable_scaler = None, False, False  # not part of the recipe
         self.student = Student(model, traits)
 
     def _build_optimizer(self, **kwargs):
-        inner = self.inner
-        return torch.optim.Adam(
-            self.model.parameters(),
-            lr=inner.learning_rate,
-            betas=inner.betas,
-            eps=inner.eps,
-            weight_decay=inner.weight_decay,
-        )
+        return recipe_optimizer(self.model, self.inner)
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.soft_loss, show_progress)

@@ -13,7 +13,7 @@ import torch
 
 import recbole_farzi
 from recbole_farzi import storage
-from recbole_farzi.emission import emit, load_summary, plain_properties, summary_digest
+from recbole_farzi.emission import align, emit, load_summary, plain_properties, summary_digest
 from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.summary import Summary
 
@@ -397,3 +397,14 @@ def test_plain_recbole_trains_on_the_hard_files_and_evaluates_on_the_real_rows(w
     whole = found["whole"]  # RecBole's own leave-one-out of NAME.inter
     assert whole["test"] == sorted([f"farzi-{s}", items[-11:-1][-10:], items[-1]] for s, items in enumerate(hard))
     assert whole["valid"] == sorted([f"farzi-{s}", items[:-2], items[-2]] for s, items in enumerate(hard))
+
+
+def test_a_summary_is_put_in_the_order_of_a_dataset():
+    summary = Summary(torch.randn(2, 3, 2), torch.arange(8.0).view(2, 4), torch.arange(4.0), 1.0)
+    aligned = align(summary, ["[PAD]", "a", "b", "c"], ["[PAD]", "c", "a", "b"])
+    assert aligned.decoder.tolist() == [[0, 3, 1, 2], [4, 7, 5, 6]]
+    assert aligned.bias.tolist() == [0, 3, 1, 2]
+    assert torch.equal(aligned.latent, summary.latent)
+    for other in (["[PAD]", "a", "b"], ["[PAD]", "a", "b", "d"]):
+        with pytest.raises(DataError, match="another catalogue"):
+            align(summary, ["[PAD]", "a", "b", "c"], other)

@@ -211,7 +211,7 @@ def test_an_interrupt_is_one_line_and_130(workplace, monkeypatch, capfd):
 
     monkeypatch.setattr("recbole_farzi.run.run_farzi", interrupted)
     assert main([]) == 130
-    assert capfd.readouterr().err == "run_farzi: interrupted; the same command goes on from here\n"
+    assert capfd.readouterr().err == "run_farzi: interrupted; the same command (without farzi_fresh) goes on from here\n"
 
 
 def test_from_python_the_error_itself_arrives(workplace):

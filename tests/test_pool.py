@@ -80,3 +80,20 @@ def test_a_pool_without_its_manifest_is_not_finished(build, tmp_path):
     (manifest,) = (tmp_path / "pool").glob("pool-*/pool.json")
     manifest.unlink()
     assert not build().reused
+
+
+def test_snapshots_are_taken_without_validation_too(build):
+    assert len(build(farzi_pool_snapshots=[1, 2, 3], epochs=3, eval_step=3).snapshots) == 3
+
+
+def test_editing_the_model_rebuilds(build, tmp_path, monkeypatch):
+    """A model of one's own: the pool depends on its source, not on its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from recbole.model.sequential_recommender import SASRec\n\n\nclass Mine(SASRec):\n    scale = {}\n"
+    for name, scale in (("mine_a", 1), ("mine_b", 2)):
+        (tmp_path / f"{name}.py").write_text(source.format(scale))
+    size = {"n_layers": 1, "n_heads": 2, "hidden_dropout_prob": 0.1, "attn_dropout_prob": 0.1, "hidden_act": "gelu"}
+    size |= {"layer_norm_eps": 1e-12, "initializer_range": 0.02}
+    assert not build(model="mine_a:Mine", **size).reused
+    assert build(model="mine_a:Mine", **size).reused
+    assert not build(model="mine_b:Mine", **size).reused

@@ -30,8 +30,8 @@ def test_the_whole_job(job, tiny_dataset):
     out = job()
     results = out["results"]
     contenders = {contender["key"]: contender for contender in results["contenders"]}
-    assert list(contenders) == ["full", "summary", "start", "hard", "random", "popularity"]
-    assert [len(contender["runs"]) for contender in contenders.values()] == [2, 2, 2, 2, 2, 1]
+    assert list(contenders) == ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"]
+    assert [len(contender["runs"]) for contender in contenders.values()] == [2, 2, 2, 2, 2, 2, 1]
     assert contenders["summary"]["events"] == 44 == contenders["start"]["events"] == contenders["random"]["events"]
     assert contenders["summary"]["bytes"] == out["summary"].nbytes == 4 * (44 * 3 + 31 * 3 + 31)
     assert contenders["hard"]["events"] == 5 * 44
@@ -147,7 +147,7 @@ def test_interrupting_says_how_to_go_on(arguments, capsys, monkeypatch):
 
     monkeypatch.setattr(experiment, "_timed_fit", interrupt)
     assert main(arguments) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "goes on from here" in capsys.readouterr().err
 
 
 def test_public_names():
@@ -155,3 +155,17 @@ def test_public_names():
         assert getattr(recbole_farzi, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         recbole_farzi.nonsense
+
+
+def test_metrics_of_which_less_is_better_are_marked_so(job):
+    results = job(metrics=["Hit", "CrossEntropy", "GiniIndex"], valid_metric="CrossEntropy")["results"]
+    assert results["smaller_is_better"] == ["crossentropy", "giniindex@5", "giniindex@10"]
+
+
+def test_out_of_memory_is_one_line(arguments, capsys, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(experiment, "_timed_fit", fail)
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("run_farzi: not enough memory; lower farzi_sequences")

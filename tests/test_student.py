@@ -156,8 +156,6 @@ def test_soft_loss_with_given_parameters_leaves_the_model_alone(make_student):
     assert student.soft_loss(some_distributions(student), other) != student.soft_loss(some_distributions(student))
     for name, value in student.parameter_dict().items():
         assert torch.equal(value, before[name])
-    student.load(other)
-    assert all(torch.equal(value, other[name]) for name, value in student.parameter_dict().items())
 
 
 @pytest.mark.parametrize("name", ["Caser", "HGN", "SHAN"])

@@ -167,3 +167,49 @@ def test_a_summary_on_which_students_diverge_is_not_kept(make_trainer, tiny_spli
     assert len(calls) == 3
     assert trainer.history["best_step"] != 2
     assert trainer.history["validations"][1] == {"step": 2, "metrics": {}}
+
+
+@pytest.mark.parametrize("at", ["_validate", "_begin"])
+def test_interrupted_within_a_step_or_a_validation(make_trainer, tiny_split, monkeypatch, at):
+    """Ctrl-C between the update and its bookkeeping, and in a validation: the resumed run equals a whole one."""
+    whole = make_trainer(farzi_window=6)
+    whole.fit(tiny_split.train, tiny_split.valid, saved=False)
+    place = FarziTrainer if at == "_validate" else Distiller
+    original, calls = getattr(place, at), []
+
+    def interrupted(self, *args, **kwargs):
+        calls.append(at)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, at, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_trainer(farzi_window=6).fit(tiny_split.train, tiny_split.valid)
+    resumed = make_trainer(farzi_window=6)
+    resumed.fit(tiny_split.train, tiny_split.valid)
+    assert resumed.history["losses"] == whole.history["losses"]
+    assert resumed.history["validations"] == whole.history["validations"]
+    assert equal(whole.summary, resumed.summary)
+
+
+def test_a_run_without_finite_gradients_ends_with_the_best_so_far(make_trainer, tiny_split, monkeypatch):
+    original = Distiller.step
+
+    def step(self):
+        if self.steps_done == 3:
+            raise DivergenceError("no finite meta-gradient")
+        return original(self)
+
+    monkeypatch.setattr(Distiller, "step", step)
+    trainer = make_trainer()
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert trainer.history["outer_steps"] == 3
+    assert trainer.history["best_step"] in (0, 2)
+    assert trainer.summary is not None
+
+
+def test_pretrained_without_a_snapshot_is_one_clear_line(make_trainer, tiny_split):
+    with pytest.raises(OptionError, match="farzi_pool_snapshots"):
+        make_trainer(farzi_pretrained=1.0, farzi_pool_snapshots=[50])

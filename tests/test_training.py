@@ -124,3 +124,16 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(make_config, factory, tin
     trainer = WindowTrainer(config, factory(0))
     with pytest.raises(DivergenceError, match="a smaller learning_rate"):
         trainer.fit(WindowLoader(tiny_split.sequences, tiny_split.train.dataset, 8, 0), verbose=False)
+
+
+def test_the_recipe_is_not_changed_by_options_for_real_events(make_config, tiny_split, summary):
+    """Clipping of gradients and mixed precision belong to training on real events; the recipe has neither."""
+    weights = []
+    for overrides in ({}, {"clip_grad_norm": {"max_norm": 0.01}}, {"enable_amp": True}):
+        config, model_class = make_config("SASRec", **overrides)
+        inner = read_options(config).inner
+        trainer = SummaryTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(5), inner)
+        trainer.fit(SummaryLoader(summary.distributions(), tiny_split.train.dataset, inner, 5), verbose=False)
+        weights.append(list(trainer.model.parameters()))
+    for others in weights[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(weights[0], others))

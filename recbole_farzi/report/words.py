@@ -1,6 +1,6 @@
 """Names, numbers and sentences: how things are called and put in words, the same in every kind of report."""
 
-from recbole_farzi.report.aggregate import SMALL_STRATUM, separation
+from recbole_farzi.report.aggregate import SMALL_STRATUM, per_cent, separation
 
 __all__ = [
     "MISSING",
@@ -143,7 +143,9 @@ def headline(report):
     if share is not None:
         details.append(f"{percentage(share)} of the {big_number(data['training_events'])} real ones")
     if summary.bytes is not None:
-        details.append(f"{kilobytes(summary.bytes)} KB")
+        size = report.find("full").bytes if report.find("full") else None
+        part = per_cent(summary.bytes, size)
+        details.append(f"{kilobytes(summary.bytes)} KB" + (f", {percentage(part)} of their size" if part else ""))
     count = "the" if summary.events is None else big_number(summary.events)
     subject = f"A model trained on {count} synthetic events"
     if details:
@@ -218,7 +220,11 @@ def notes(report):
         out.append(
             "Per cent is that of full data's mean. Where less is better, the difference to full data stands instead."
         )
-    out.append("KB are 1,024 bytes. Seconds are the mean time of one training run.")
+    out.append("KB are 1,024 bytes; a real or hard event counts as an item id of 4 bytes.")
+    out.append(
+        "Seconds are the mean time of one training run: the recipe's steps on a summary; on real and hard events "
+        "with the validations that early stopping takes."
+    )
     return out
 
 

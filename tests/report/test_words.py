@@ -43,7 +43,7 @@ def with_hits(full, summary):
 @pytest.mark.parametrize("full, summary, share", [(0.2, 0.1, "50%"), (0.1, 0.2, "200%"), (0.1, 0.0, "0.0%")])
 def test_headline_is_what_the_numbers_say(full, summary, share):
     assert words.headline(with_hits(full, summary)) == (
-        "A model trained on 2,550 synthetic events (2.6% of the 98,114 real ones, 138 KB) reaches "
+        "A model trained on 2,550 synthetic events (2.6% of the 98,114 real ones, 138 KB, 36% of their size) reaches "
         f"{share} of the HR@10 of full data and {share} of its nDCG@10"
     )
 
