@@ -11,6 +11,15 @@ import recbole_farzi  # noqa: F401  (repairs RecBole before anything imports it)
 USERS, ITEMS = 40, 30
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    """Every test sees the same random numbers, whatever ran before it."""
+    from recbole_farzi.models import seeded
+
+    with seeded(0):
+        yield
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     """The test runs in its own folder, where RecBole leaves ``log/``, ``saved/``, ...; logging is as before afterwards."""
