@@ -33,7 +33,7 @@ def readme_block(results, record):
     strata = [tables[metric] for tables in strata_tables(report, [metric]).values() if metric in tables]
     parts = [
         BEGIN,
-        f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} are `Z`, `M` and its bias in 32-bit floats.)",
+        f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M` and its bias in 32-bit floats.)",
         f"![The report of this run]({record}/report.png)",
         to_markdown(values_table(report)),
         to_markdown(comparison_table(report)),
