@@ -1,121 +1,17 @@
-"""Loading through RecBole: its dataset, its split; and the users' training histories as sequences."""
+"""A ``.inter`` file as RecBole and pandas will read it: what is wrong with it is said before they misread it."""
 
-import contextlib
 import math
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from recbole.data import create_dataset, data_preparation
 from recbole.utils.enum_type import FeatureType
 
 from recbole_farzi.atomic import MISSING_WORDS
 from recbole_farzi.errors import DataError, OptionError
-from recbole_farzi.sequences import Sequences, histories_from_prefixes
-from recbole_farzi.storage import digest
 
-__all__ = ["Split", "history_field", "load_split", "rows_checksum", "training_checksum", "training_sequences"]
+__all__ = ["check_inter_file"]
 
 
-@dataclass(frozen=True)
-class Split:
-    """A dataset, split by RecBole.
-
-    Attributes:
-        train, valid, test: RecBole's data loaders.
-        sequences: the users' training histories, :class:`recbole_farzi.sequences.Sequences`.
-        counts: how often each item occurs in them, shape [V].
-        checksum: SHA-256 of the training histories with their items' tokens: what is distilled.
-    """
-
-    train: Any
-    valid: Any
-    test: Any
-    sequences: Sequences
-    counts: np.ndarray
-    checksum: str
-
-    @property
-    def vocabulary(self):
-        """V, the number of items with padding."""
-        return len(self.counts)
-
-
-def load_split(config):
-    """Load and split the configured dataset.
-
-    Raises:
-        DataError: the files are missing or broken, columns are missing, or nothing is left to train or evaluate on.
-        OptionError: longer rankings are asked for than there are items.
-    """
-    check_atomic_file(config)
-    name = config["dataset"]
-    try:
-        with _without_pickles(config):
-            dataset = create_dataset(config)
-            if config["benchmark_filename"] is None and not dataset.inter_feat[dataset.uid_field].duplicated().any():
-                raise _nothing_left(name, "train")
-            train, valid, test = data_preparation(config, dataset)
-    except DataError:
-        raise
-    except Exception as error:  # RecBole and pandas raise many types for what is wrong with a file or a filter
-        lines = str(error).strip().splitlines() or [""]
-        raise DataError(f"RecBole cannot load dataset {name}: {type(error).__name__}: {lines[0]}") from error
-    for part, loader in (("train", train), ("validation", valid), ("test", test)):
-        if len(loader.dataset) == 0:
-            raise _nothing_left(name, part)
-    items = train.dataset.item_num - 1
-    if max(config["topk"], default=0) > items:
-        raise OptionError(f"option topk={config['topk']} asks for more items than dataset {name} has ({items})")
-    sequences = training_sequences(train.dataset)
-    counts = sequences.counts(train.dataset.item_num)
-    return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
-
-
-@contextlib.contextmanager
-def _without_pickles(config):
-    """Inside, RecBole finds no dataset or loaders that it once pickled: it reads them unasked, and a pickle can run code."""
-    for option in ("dataset_save_path", "dataloaders_save_path"):
-        if config[option]:
-            raise DataError(f"option {option}: RecBole's saved datasets are pickles, which can run code; they are not read")
-    changed = {name: config[name] for name in ("checkpoint_dir", "save_dataset", "save_dataloaders")}
-    with tempfile.TemporaryDirectory() as empty:
-        try:
-            config["checkpoint_dir"], config["save_dataset"], config["save_dataloaders"] = empty, False, False
-            yield
-        finally:
-            for name, value in changed.items():
-                config[name] = value
-
-
-def _nothing_left(name, part):
-    return DataError(
-        f"dataset {name} has no {part} rows after filtering and splitting; leave-one-out needs users with at least 4 "
-        "events (see user_inter_num_interval)"
-    )
-
-
-def training_sequences(dataset):
-    """The users' training histories, put together again from RecBole's rows of a train split.
-
-    Args:
-        dataset: RecBole's ``SequentialDataset`` after ``build()``.
-    """
-    fields = (dataset.uid_field, history_field(dataset), dataset.item_list_length_field, dataset.iid_field)
-    columns = [dataset.inter_feat[field].numpy() for field in fields]
-    order = np.argsort(columns[0], kind="stable")  # a split of all users by time mixes their rows
-    histories = histories_from_prefixes(*(column[order] for column in columns))
-    return Sequences(histories, dataset.max_item_list_len)
-
-
-def history_field(dataset):
-    """Name of the column of histories in the rows of a RecBole ``SequentialDataset``."""
-    return getattr(dataset, f"{dataset.iid_field}_list_field")
-
-
-def check_atomic_file(config):
+def check_inter_file(config):
     """Refuse a missing or broken ``.inter`` file in one line that names the line of the file.
 
     RecBole reads on past missing fields, replaces a missing time by the mean, which silently reorders a history, drops
@@ -218,20 +114,3 @@ def _is_known_to_recbole(config):
 
     table = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
     return config["dataset"] in (yaml.safe_load(table.read_text(encoding="utf-8")) or {})
-
-
-def training_checksum(dataset, sequences):
-    """SHA-256 of the users' training histories, by the tokens of users and items."""
-    items = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
-    users = [str(token) for token in dataset.field2id_token[dataset.uid_field]]
-    histories = zip(sequences.users, sequences.items)
-    return digest([items, [[users[user], history.tolist()] for user, history in histories]])
-
-
-def rows_checksum(loader):
-    """SHA-256 of the rows of a RecBole evaluation loader, by ids; of None it is None."""
-    if loader is None:
-        return None
-    dataset = loader.dataset
-    fields = (dataset.uid_field, history_field(dataset), dataset.iid_field)
-    return digest([digest(dataset.inter_feat[field]) for field in fields])
