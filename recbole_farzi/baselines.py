@@ -1,4 +1,8 @@
-"""What a summary is compared with: popularity, and samples of the real data of the same size."""
+"""What a summary is compared with: popularity, and parts of the real data of the same size.
+
+Each part is a function from the real histories and a number of events to
+:class:`recbole_farzi.sequences.Sequences` that hold exactly so many of them (or all, if there are fewer).
+"""
 
 import numpy as np
 import torch
@@ -6,7 +10,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 
 from recbole_farzi.sequences import Sequences
 
-__all__ = ["Popularity", "random_users"]
+__all__ = ["Popularity", "hardest_events", "hardest_users", "head_users", "popular_items", "random_users"]
 
 
 class Popularity(SequentialRecommender):
@@ -38,15 +42,74 @@ def random_users(sequences, events, rng):
         sequences: the real histories.
         events: how many events to take.
         rng: ``numpy.random.Generator``.
-
-    Returns:
-        :class:`recbole_farzi.sequences.Sequences`.
     """
+    return _whole_histories(sequences, events, rng.permutation(len(sequences)))
+
+
+def head_users(sequences, events):
+    """Whole histories of the most active users, the longest first; the last history is cut to fit.
+
+    Args:
+        sequences: the real histories.
+        events: how many events to take.
+    """
+    sizes = np.array([len(items) for items in sequences.items])
+    return _whole_histories(sequences, events, np.argsort(-sizes, kind="stable"))
+
+
+def popular_items(sequences, events, counts):
+    """All events of the most popular items, the most popular first; of the last item the first events that fit.
+
+    Args:
+        sequences: the real histories.
+        events: how many events to take.
+        counts: occurrences of each item, shape [V].
+    """
+    counts = np.asarray(counts)
+    rank = np.empty(len(counts), dtype=np.int64)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    return _single_events(sequences, events, [-rank[items] for items in sequences.items])
+
+
+def hardest_events(sequences, events, importance):
+    """SVP-CF: the events that a small proxy model finds hardest (see :mod:`recbole_farzi.proxy`).
+
+    Args:
+        sequences: the real histories.
+        events: how many events to take.
+        importance: of each event, arrays of the shapes of ``sequences.items``; the most important are taken.
+    """
+    return _single_events(sequences, events, importance)
+
+
+def hardest_users(sequences, events, importance):
+    """SVP-CF by users: whole histories of the users whose events are hardest on average; the last is cut to fit.
+
+    Args:
+        sequences: the real histories.
+        events: how many events to take.
+        importance: as for :func:`hardest_events`.
+    """
+    means = np.array([np.mean(values) for values in importance])
+    return _whole_histories(sequences, events, np.argsort(-means, kind="stable"))
+
+
+def _whole_histories(sequences, events, order):
     chosen, left = [], events
-    for number in rng.permutation(len(sequences)):
+    for number in order:
         if left <= 0:
             break
         items = sequences.items[number][:left]
         chosen.append((sequences.users[number], items))
         left -= len(items)
     return Sequences(chosen, sequences.length)
+
+
+def _single_events(sequences, events, importance):
+    """The most important events, each user's in their order; of equally important ones the earlier in the data."""
+    flat = np.concatenate(importance) if importance else np.zeros(0)
+    taken = np.zeros(len(flat), dtype=bool)
+    taken[np.argsort(-flat, kind="stable")[:events]] = True
+    parts = np.split(taken, np.cumsum([len(items) for items in sequences.items])[:-1])
+    kept = [(user, items[part]) for user, items, part in zip(sequences.users, sequences.items, parts) if part.any()]
+    return Sequences(kept, sequences.length)

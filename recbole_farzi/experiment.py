@@ -6,65 +6,34 @@ Each contender's run is stored as soon as it is there, so that an interrupted jo
 import logging
 import shlex
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Optional
 
-import numpy as np
 import torch
 from recbole.evaluator.register import smaller_metrics
 from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.atomic import check_tokens
-from recbole_farzi.baselines import Popularity, random_users
+from recbole_farzi.contenders import ContenderFactory
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
-from recbole_farzi.errors import StorageError
+from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.metrics import evaluate_rows
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
 from recbole_farzi.provenance import code, environment, settings
-from recbole_farzi.sequences import Sequences
 from recbole_farzi.storage import check_writable, digest, read_json, write_json
 from recbole_farzi.strata import split_rows
+from recbole_farzi.student import Student
 from recbole_farzi.trainer import FarziTrainer
-from recbole_farzi.training import RowTrainer, SummaryLoader, SummaryTrainer, WindowLoader, WindowTrainer
 
-__all__ = ["Contender", "Experiment"]
+__all__ = ["Experiment"]
 
-_BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
-_LEAST_STEPS = 20  # between two validations of training on real events, however few there are
 _LEAST_FREE = 64 * 2**20  # bytes: several times what checkpoints, summary and report take at the default sizes
 _RESULTS_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One way of training a model, to be compared with others.
-
-    Attributes:
-        key: short name, also the name of its stored runs.
-        label: name for people.
-        note: what it is, in a sentence.
-        events: events that it trains on.
-        bytes: size of its training data.
-        seeds: of its runs.
-        run: function from a seed, and a function that shows progress, to ``(trainer, seconds)``: a trained RecBole
-            trainer that can evaluate, and the time that training took.
-        depends: whatever its result depends on beside data and settings, as a plain value.
-    """
-
-    key: str
-    label: str
-    note: str
-    events: int
-    bytes: int
-    seeds: tuple
-    run: Callable[[int, Callable[[str], None]], Any]
-    depends: Any = None
 
 
 class Experiment:
@@ -146,58 +115,19 @@ class Experiment:
         self.summary = align(emitted, tokens, dataset.field2id_token[dataset.iid_field]).to(self.trainer.device)
         return folder
 
-    def contenders(self, hard):
-        """Everything that is compared, in the order of the report."""
-        config, options, split = self.config, self.options, self.split
-        summary, start = self.summary, self.trainer.start
-        seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
-        name = type(self.trainer.model).__name__
-        events = summary.events
-        as_large = min(summary.nbytes // _BYTES_PER_EVENT, split.sequences.events)
-        soft = "temperature, steps and learning rate of its recipe"
-        hard_sequences = Sequences([(row, items) for row, items in enumerate(hard.numpy())], split.sequences.length)
-        start_label = {"teacher": "teacher start", "spectral": "spectral start", "random": "random start"}
-        full = self._train_on_prefixes if options.output.full_data == "prefixes" else self._train_on(split.sequences)
-        samples = options.output.hard_samples
-        return [
-            Contender(
-                "full", "full data", f"{name} on all training events, early stopping on validation",
-                split.sequences.events, split.sequences.events * _BYTES_PER_EVENT, seeds, full, options.output.full_data,
-            ),
-            Contender(
-                "summary", "summary (soft)", f"{name} on the distilled soft events alone, {soft}",
-                events, summary.nbytes, seeds, self._train_on_summary(summary),
-                [summary_digest(summary), asdict(options.inner)],
-            ),
-            Contender(
-                "start", f"{start_label[options.summary.start]}, not distilled",
-                f"{name} on the soft events from which distillation started, the same recipe",
-                events, start.nbytes, seeds, self._train_on_summary(start),
-                [summary_digest(start), asdict(options.inner)],
-            ),
-            Contender(
-                "hard", "summary (hard)",
-                f"{name} on hard events, {f'{samples} draws of each sequence' if samples else 'the likeliest items'}; any RecBole "
-                "can train on them; early stopping on validation",
-                hard_sequences.events, hard_sequences.events * _BYTES_PER_EVENT, seeds,
-                self._train_on(hard_sequences), digest(hard),
-            ),
-            Contender(
-                "random", "random users", f"{name} on the real events of random users (others for each seed), as many "
-                "events as the summary, early stopping on validation",
-                min(events, split.sequences.events), min(events, split.sequences.events) * _BYTES_PER_EVENT, seeds,
-                self._train_on_random_users(events), events,
-            ),
-            Contender(
-                "random-bytes", "random users, same bytes", f"{name} on the real events of random users (others for each "
-                "seed) that take as many bytes as the summary, early stopping on validation",
-                as_large, as_large * _BYTES_PER_EVENT, seeds, self._train_on_random_users(as_large), as_large,
-            ),
-            Contender(
-                "popularity", "popularity", "every user gets the items that are most frequent in training",
-                split.sequences.events, split.vocabulary * _BYTES_PER_EVENT, (config["seed"],), self._popularity,
-            ),
-        ]  # fmt: skip
+    def contenders(self):
+        """Everything that is compared, in the order of the report; see :mod:`recbole_farzi.contenders`."""
+        trainer = self.trainer
+
+        def teacher():
+            model = self.factory(self.config["seed"], dropout=False)
+            model.load_state_dict(trainer.pool.teacher)
+            return Student(model, self.traits)
+
+        return ContenderFactory(
+            self.config, self.options, self.split, self.factory, self.traits, self.summary, trainer.start, teacher,
+            trainer.pool.fingerprint,
+        ).contenders()  # fmt: skip
 
     def compare(self, contenders):
         """Train and evaluate every run of every contender on test; stored runs are read back.
@@ -217,12 +147,18 @@ class Experiment:
                         bar.set_postfix_str(set_color(f"{label}{progress}", "yellow"))
 
                     tell("")
-                    run = self._stored_run(place, contender, seed, tell)
+                    try:
+                        run = self._stored_run(place, contender, seed, tell)
+                    except DataError as error:
+                        self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
+                        runs = []
+                        break
                     described = described or run["described"]
                     runs.append({key: value for key, value in run.items() if key != "described"})
                     bar.update(1)
-                plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
-                out.append({**plain, "runs": runs})
+                if runs:
+                    plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
+                    out.append({**plain, "runs": runs})
         return out, described
 
     def results(self, contenders, strata):
@@ -307,7 +243,7 @@ class Experiment:
         self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(metrics)}")
         strata = self._strata(trainer.rows)
         run = {
-            "seed": None if contender.key == "popularity" else seed,
+            "seed": seed if contender.seeded else None,
             "seconds": seconds,
             "metrics": {key: float(value) for key, value in metrics.items()},
             "strata": {
@@ -333,43 +269,6 @@ class Experiment:
         values = evaluate_rows(self.config, rows, torch.from_numpy(stratum.rows))
         return {key: float(value) for key, value in values.items()}
 
-    def _train_on(self, sequences):
-        def run(seed, tell):
-            trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
-            loader = WindowLoader(
-                sequences, self.split.train.dataset, self.config["train_batch_size"], seed, least_batches=_LEAST_STEPS
-            )
-            return trainer, _timed_fit(trainer, loader, self.split.valid, tell)
-
-        return run
-
-    def _train_on_random_users(self, events):
-        def run(seed, tell):
-            sample = random_users(self.split.sequences, events, np.random.default_rng(seed))
-            return self._train_on(sample)(seed, tell)
-
-        return run
-
-    def _train_on_prefixes(self, seed, tell):
-        trainer = RowTrainer(self.config, self.factory(seed))
-        self.split.train.generator.manual_seed(seed)  # RecBole's loader goes on where the last training left it
-        return trainer, _timed_fit(trainer, self.split.train, self.split.valid, tell)
-
-    def _train_on_summary(self, summary):
-        def run(seed, tell):
-            inner = self.options.inner
-            trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
-            loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
-            return trainer, _timed_fit(trainer, loader, None, tell)
-
-        return run
-
-    def _popularity(self, seed, tell):
-        model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
-        trainer = RowTrainer(self.config, model)
-        trainer.eval_collector.data_collect(self.split.train)
-        return trainer, 0.0
-
 
 def _read_run(file):
     run = read_json(file)
@@ -385,14 +284,3 @@ def places(config, options, model_class):
     beside = Path(config.external_config_dict.get("data_path") or "dataset")
     output = Path(options.output.output_path or beside / f"{name}-farzi")
     return output, Path(options.output.report_path) / f"{name}-{model_class.__name__}"
-
-
-def _timed_fit(trainer, train_data, valid_data, tell):
-    """RecBole's ``fit``; returns the seconds that training took (with its validations)."""
-
-    def after_epoch(epoch, score):
-        tell(f", epoch {epoch + 1}, valid {score:.4f}")
-
-    begun = time.perf_counter()
-    trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False, callback_fn=after_epoch)
-    return time.perf_counter() - begun

@@ -1,6 +1,7 @@
 """The plugin's options, read once from RecBole's Config into small typed objects and checked before any work."""
 
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass, fields
 from typing import Optional
@@ -18,6 +19,8 @@ __all__ = [
 ]
 
 STARTS = ("teacher", "spectral", "random")
+SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
+PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 
 
@@ -76,6 +79,7 @@ class OutputOptions:
     """What is trained, written and reported after distillation."""
 
     seeds: int
+    contenders: tuple
     full_data: str
     hard_samples: int
     strata: int
@@ -160,6 +164,7 @@ def read_options(config):
         raise OptionError(f"farzi_pool_snapshots={list(pool.snapshots)} are all after the last epoch of training (epochs)")
     output = OutputOptions(
         seeds=read.integer("farzi_seeds", at_least=1),
+        contenders=read.contenders("farzi_contenders"),
         full_data=read.choice("farzi_full_data", ("windows", "prefixes")),
         hard_samples=read.integer("farzi_hard_samples", at_least=0),
         strata=read.integer("farzi_strata", at_least=1),
@@ -169,6 +174,13 @@ def read_options(config):
     )
     read.check_recbole_options()
     return Options(summary, inner, outer, pool, output)
+
+
+def is_contender(name):
+    """Whether ``farzi_contenders`` may hold a name; what they are stands in ``properties/farzi.yaml``."""
+    parts = "|".join(PART_CONTENDERS)
+    pattern = rf"{'|'.join(SOLE_CONTENDERS)}|hard-\d{{1,4}}|(hard|{parts})-bytes|{parts}"
+    return isinstance(name, str) and re.fullmatch(pattern, name) is not None
 
 
 def option_names():
@@ -219,6 +231,15 @@ class _Reader:
         ):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         return tuple(sorted(set(value)))
+
+    def contenders(self, name):
+        names = ", ".join((*SOLE_CONTENDERS, "hard-N", *PART_CONTENDERS))
+        wanted = f"a list of {names}; hard and the last {len(PART_CONTENDERS)} also with -bytes"
+        value = self._get(name, wanted)
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or not value or not all(is_contender(v) for v in value):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(dict.fromkeys(value))
 
     def betas(self, name):
         wanted = "two numbers from 0 to below 1"

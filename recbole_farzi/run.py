@@ -43,7 +43,7 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
     trainer = experiment.distil()
     hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
     folder = experiment.emit(hard)
-    contenders, strata = experiment.compare(experiment.contenders(hard))
+    contenders, strata = experiment.compare(experiment.contenders())
     results = experiment.results(contenders, strata)
     render(results, experiment.report)
     if config["show_progress"]:

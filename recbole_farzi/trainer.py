@@ -26,7 +26,7 @@ from recbole_farzi.training import RowTrainer, recipe_optimizer
 __all__ = ["FarziTrainer"]
 
 _SAVE_EVERY = 10  # outer steps between checkpoints
-_AFTERWARDS = ("farzi_seeds", "farzi_full_data", "farzi_hard_samples", "farzi_strata")
+_AFTERWARDS = ("farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_strata")
 
 
 class FarziTrainer(RowTrainer):

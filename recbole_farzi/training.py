@@ -10,13 +10,23 @@ import numpy as np
 import torch
 from recbole.trainer import Trainer
 
-from recbole_farzi.errors import DivergenceError
+from recbole_farzi.errors import DataError, DivergenceError
 from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
-from recbole_farzi.sequences import batch_order
+from recbole_farzi.sequences import Sequences, batch_order
+from recbole_farzi.soft_events import soft_cross_entropy_dense
 from recbole_farzi.student import Student
 
-__all__ = ["RowTrainer", "WindowLoader", "WindowTrainer", "SummaryLoader", "SummaryTrainer", "recipe_optimizer"]
+__all__ = [
+    "LabelTrainer",
+    "RowTrainer",
+    "SummaryLoader",
+    "SummaryTrainer",
+    "WindowLoader",
+    "WindowTrainer",
+    "recipe_optimizer",
+    "teacher_labels",
+]
 
 
 class RowTrainer(Trainer):
@@ -65,6 +75,9 @@ class WindowLoader:
         seed: of cuts and orders.
         least_batches: few events are gone through more than once between two validations, so that an epoch has at least
             about this many steps.
+
+    Raises:
+        DataError: no history has two events, so that there is nothing to predict.
     """
 
     shuffle = True
@@ -77,6 +90,8 @@ class WindowLoader:
         self.least_batches = least_batches
         self._epoch = 0
         self._next = None
+        if all(len(items) < 2 for items in sequences.items):
+            raise DataError(f"its {sequences.events} events hold no two of the same user, so nothing can be predicted")
 
     def _batches(self):
         """The coming epoch's batches, drawn once: RecBole asks for their number first."""
@@ -120,6 +135,71 @@ class WindowTrainer(RowTrainer):
         if self.after_epoch is not None:
             self.after_epoch(epoch_idx + 1)
         return total / steps
+
+
+class LabelTrainer(WindowTrainer):
+    """Trains on windows of real events with soft labels in place of the next item: plain knowledge distillation.
+
+    Its windows hold the *numbers* of events, from 1 on, as :func:`teacher_labels` gives them.
+
+    Args:
+        config: RecBole's Config.
+        model: RecBole's model.
+        items: item of each event, shape [events + 1]; number 0 is padding.
+        labels: distribution over the items but padding for each event, shape [events + 1, V - 1].
+        traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+    """
+
+    def __init__(self, config, model, items, labels, traits=None):
+        super().__init__(config, model, traits)
+        self.items, self.labels = items.to(self.device), labels.to(self.device)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        return super()._train_epoch(train_data, epoch_idx, loss_func or self.label_loss, show_progress)
+
+    def label_loss(self, windows):
+        """Mean cross-entropy against the labels over all positions but padding, in nats an event."""
+        targets = windows[:, 1:]
+        scores = self.student.scores(self.items[windows[:, :-1]])[..., 1 : self.student.vocabulary]
+        known = targets > 0
+        return soft_cross_entropy_dense(scores[known], self.labels[targets[known]]).mean()
+
+
+def teacher_labels(teacher, sequences, likeliest, batch_size=512):
+    """What a trained model predicts at each event of some histories, from the events before it.
+
+    Args:
+        teacher: :class:`recbole_farzi.student.Student` whose model is trained.
+        sequences: the histories, :class:`recbole_farzi.sequences.Sequences`.
+        likeliest: items that a label keeps; the others get no mass.
+        batch_size: events predicted at once.
+
+    Returns:
+        ``(numbered, items, labels)``: the histories with the numbers of their events in place of items, and what
+        :class:`LabelTrainer` reads. The first event of a history has nothing before it; its label is never used.
+    """
+    items = torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.int64), *sequences.items]))
+    ends = np.cumsum([len(history) for history in sequences.items])
+    numbers = [np.arange(end - len(history), end) + 1 for history, end in zip(sequences.items, ends)]
+    numbered = Sequences(list(zip(sequences.users, numbers)), sequences.length)
+    labels = torch.zeros(len(items), teacher.vocabulary - 1)
+    predicted = np.concatenate([history[1:] for history in numbered.items])
+    starts = np.repeat([history[0] for history in numbered.items], [len(history) - 1 for history in numbered.items])
+    model = teacher.model
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.no_grad():
+        for first in range(0, len(predicted), batch_size):
+            events = torch.from_numpy(predicted[first : first + batch_size])
+            begins = torch.from_numpy(np.maximum(starts[first : first + batch_size], events.numpy() - sequences.length))
+            lengths = events - begins
+            place = torch.arange(sequences.length)
+            before = items[(begins[:, None] + place).clamp(max=len(items) - 1)]
+            histories = torch.where(place < lengths[:, None], before, 0)
+            scores = teacher(histories.to(device), lengths.to(device))[:, 1 : teacher.vocabulary].cpu()
+            best, where = torch.softmax(scores, dim=1).topk(likeliest, dim=1)
+            labels[events] = torch.zeros_like(scores).scatter(1, where, best / best.sum(dim=1, keepdim=True))
+    return numbered, items, labels
 
 
 class SummaryLoader:

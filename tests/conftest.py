@@ -96,6 +96,7 @@ def tiny_options():
         "farzi_eval_students": 1,
         "farzi_pool_snapshots": [1],
         "farzi_seeds": 2,
+        "farzi_contenders": ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"],
         "farzi_strata": 2,
     }
 

@@ -1,10 +1,17 @@
-"""Popularity and random users: what they rank, and how much they hold."""
+"""Popularity and parts of the real data: what they rank, and how much they hold."""
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_farzi.baselines import Popularity, random_users
+from recbole_farzi.baselines import (
+    Popularity,
+    hardest_events,
+    hardest_users,
+    head_users,
+    popular_items,
+    random_users,
+)
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.training import RowTrainer
 
@@ -80,3 +87,46 @@ def test_no_more_than_there_is(sequences):
 def test_samples_depend_on_the_generator_alone(sequences):
     one, same, other = (random_users(sequences, 50, np.random.default_rng(seed)).users.tolist() for seed in (1, 1, 2))
     assert one == same != other
+
+
+# --- other parts of the data ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events", [1, 17, 100, 10**6])
+@pytest.mark.parametrize("part", ["head", "popular", "events", "users"])
+def test_parts_hold_exactly_so_many_events_in_their_order(sequences, part, events):
+    shared = Sequences([(user, items % 7 + 1) for user, items in zip(sequences.users, sequences.items)], 10)
+    importance = [np.random.default_rng(len(items)).random(len(items)) for items in shared.items]
+    sample = {
+        "head": lambda: head_users(shared, events),
+        "popular": lambda: popular_items(shared, events, shared.counts(8)),
+        "events": lambda: hardest_events(shared, events, importance),
+        "users": lambda: hardest_users(shared, events, importance),
+    }[part]()
+    assert sample.events == min(events, shared.events) and len(set(sample.users)) == len(sample)
+    whole = dict(zip(shared.users, shared.items))
+    for user, items in zip(sample.users, sample.items):
+        rest = iter(whole[user])
+        assert all(item in rest for item in items)  # a subsequence
+
+
+def test_head_users_have_the_longest_histories(sequences):
+    sample = head_users(sequences, 60)
+    longest = sorted((len(items) for items in sequences.items), reverse=True)
+    assert [len(items) for items in sample.items][:-1] == longest[: len(sample) - 1]
+
+
+def test_popular_items_are_the_most_popular():
+    data = Sequences([(1, [1, 2, 1]), (2, [2, 1, 3]), (3, [3, 4, 1])], 10)
+    counts = data.counts(5)
+    kept = popular_items(data, 5, counts)  # four of item 1, and the first of two items that occur twice
+    assert [(int(u), items.tolist()) for u, items in zip(kept.users, kept.items)] == [(1, [1, 2, 1]), (2, [1]), (3, [1])]
+
+
+def test_hardest_events_and_users():
+    data = Sequences([(1, [1, 2, 3]), (2, [4, 5]), (3, [6])], 10)
+    importance = [np.array([0.9, 0.1, 0.8]), np.array([0.5, 0.6]), np.array([0.2])]
+    kept = hardest_events(data, 3, importance)
+    assert [(int(u), items.tolist()) for u, items in zip(kept.users, kept.items)] == [(1, [1, 3]), (2, [5])]
+    kept = hardest_users(data, 4, importance)  # means 0.6, 0.55, 0.2
+    assert [(int(u), items.tolist()) for u, items in zip(kept.users, kept.items)] == [(1, [1, 2, 3]), (2, [4])]

@@ -107,7 +107,7 @@ ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps
 NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_pretrained", "weight_decay"]
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 OF_SOME = ["farzi_start", "farzi_full_data"]
-LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
+LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_contenders"]  # contenders: tests/test_contenders.py
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
 

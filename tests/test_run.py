@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import recbole_farzi
-from recbole_farzi import experiment
+from recbole_farzi import contenders
 from recbole_farzi.emission import load_summary
 from recbole_farzi.run import main, run_farzi
 
@@ -29,12 +29,12 @@ def arguments(workplace, tiny_dataset, tiny_options):
 def test_the_whole_job(job, tiny_dataset):
     out = job()
     results = out["results"]
-    contenders = {contender["key"]: contender for contender in results["contenders"]}
-    assert list(contenders) == ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"]
-    assert [len(contender["runs"]) for contender in contenders.values()] == [2, 2, 2, 2, 2, 2, 1]
-    assert contenders["summary"]["events"] == 44 == contenders["start"]["events"] == contenders["random"]["events"]
-    assert contenders["summary"]["bytes"] == out["summary"].nbytes == 4 * (44 * 3 + 31 * 3 + 31)
-    assert contenders["hard"]["events"] == 5 * 44
+    found = {contender["key"]: contender for contender in results["contenders"]}
+    assert list(found) == ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"]
+    assert [len(contender["runs"]) for contender in found.values()] == [2, 2, 2, 2, 2, 2, 1]
+    assert found["summary"]["events"] == 44 == found["start"]["events"] == found["random"]["events"]
+    assert found["summary"]["bytes"] == out["summary"].nbytes == 4 * (44 * 3 + 31 * 3 + 31)
+    assert found["hard"]["events"] == 5 * 44
     assert out["summary_path"] == tiny_dataset / "tiny-farzi"
     summary, tokens, recipe = load_summary(out["summary_path"])
     assert torch.equal(summary.latent, out["summary"].latent)
@@ -45,7 +45,7 @@ def test_the_whole_job(job, tiny_dataset):
         json.dumps(results["contenders"])
     )
     with open(out["report_path"] / "results.csv", newline="") as file:
-        assert {row["contender"] for row in csv.DictReader(file)} == set(contenders)
+        assert {row["contender"] for row in csv.DictReader(file)} == set(found)
 
 
 def test_strata_are_parts_of_the_whole(job):
@@ -63,7 +63,7 @@ def test_strata_are_parts_of_the_whole(job):
 
 def test_a_second_run_repeats_nothing_and_says_the_same(job, monkeypatch):
     first = job()["results"]
-    monkeypatch.setattr(experiment, "_timed_fit", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(contenders, "timed_fit", lambda *args: pytest.fail("trained again"))
     second = job()["results"]
     assert second["contenders"] == first["contenders"]
     assert second["summary"] == first["summary"]
@@ -72,7 +72,7 @@ def test_a_second_run_repeats_nothing_and_says_the_same(job, monkeypatch):
 
 def test_runs_survive_an_interruption(job, monkeypatch):
     """Stopped in the middle of comparing; the runs that were there are not trained again, and the rest is the same."""
-    original, trained = experiment._timed_fit, []
+    original, trained = contenders.timed_fit, []
 
     def stop_after_three(trainer, *args):
         if len(trained) == 3:
@@ -81,7 +81,7 @@ def test_runs_survive_an_interruption(job, monkeypatch):
         return original(trainer, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "_timed_fit", stop_after_three)
+        patch.setattr(contenders, "timed_fit", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
             job()
     resumed = job()["results"]
@@ -145,7 +145,7 @@ def test_interrupting_says_how_to_go_on(arguments, capsys, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "_timed_fit", interrupt)
+    monkeypatch.setattr(contenders, "timed_fit", interrupt)
     assert main(arguments) == 130
     assert "goes on from here" in capsys.readouterr().err
 
@@ -166,6 +166,6 @@ def test_out_of_memory_is_one_line(arguments, capsys, monkeypatch):
     def fail(*args):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(experiment, "_timed_fit", fail)
+    monkeypatch.setattr(contenders, "timed_fit", fail)
     assert main(arguments) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("run_farzi: not enough memory; lower farzi_sequences")

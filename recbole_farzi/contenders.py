@@ -1,0 +1,236 @@
+"""The ways of training a model that are compared: on everything, on the summary, on other small parts of the data.
+
+Which take part is the option ``farzi_contenders``; a name that ends in ``-bytes`` asks for as many bytes as the summary
+takes, one that does not for as many events.
+"""
+
+import functools
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
+from recbole_farzi.emission import summary_digest
+from recbole_farzi.proxy import proxy_importance
+from recbole_farzi.sequences import Sequences
+from recbole_farzi.storage import digest
+from recbole_farzi.training import (
+    LabelTrainer,
+    RowTrainer,
+    SummaryLoader,
+    SummaryTrainer,
+    WindowLoader,
+    WindowTrainer,
+    teacher_labels,
+)
+
+__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory"]
+
+BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
+_BYTES_PER_LABEL = 8  # an item id and its probability
+_LEAST_STEPS = 20  # between two validations of training on real events, however few there are
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of training a model, to be compared with others.
+
+    Attributes:
+        key: short name, also the name of its stored runs.
+        label: name for people.
+        note: what it is, in a sentence.
+        events: events that it trains on.
+        bytes: size of its training data.
+        seeds: of its runs.
+        run: function from a seed, and a function that shows progress, to ``(trainer, seconds)``: a trained RecBole
+            trainer that can evaluate, and the time that training took.
+        depends: whatever its result depends on beside data and settings, as a plain value.
+        seeded: whether its result depends on the seed at all.
+    """
+
+    key: str
+    label: str
+    note: str
+    events: int
+    bytes: int
+    seeds: tuple
+    run: Callable[[int, Callable[[str], None]], Any]
+    depends: Any = None
+    seeded: bool = True
+
+
+class ContenderFactory:
+    """Makes the contenders of a distilled dataset.
+
+    Args:
+        config: RecBole's Config.
+        options: :class:`recbole_farzi.options.Options`.
+        split: :class:`recbole_farzi.data.Split`.
+        factory: :class:`recbole_farzi.models.ModelFactory` of the student.
+        traits: :class:`recbole_farzi.student.ModelTraits` of the student.
+        summary: the :class:`recbole_farzi.summary.Summary` that was distilled.
+        start: the one from which distillation started.
+        teacher: function that gives a :class:`recbole_farzi.student.Student` trained on the real data.
+        teacher_digest: text that changes with the teacher.
+    """
+
+    def __init__(self, config, options, split, factory, traits, summary, start, teacher, teacher_digest):
+        self.config, self.options, self.split = config, options, split
+        self.factory, self.traits = factory, traits
+        self.summary, self.start = summary, start
+        self.teacher, self.teacher_digest = teacher, teacher_digest
+        self.seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
+        self.name = factory.model_class.__name__
+
+    def contenders(self):
+        """All that the options ask for, in that order."""
+        return [self._make(name) for name in self.options.output.contenders]
+
+    def _make(self, name):
+        if name == "full":
+            return self._full()
+        if name == "summary":
+            note = f"{self.name} on the distilled soft events alone, temperature, steps and learning rate of its recipe"
+            return self._soft(name, "summary (soft)", note, self.summary)
+        if name == "start":
+            note = f"{self.name} on the soft events from which distillation started, the same recipe"
+            return self._soft(name, f"{self.options.summary.start} start, not distilled", note, self.start)
+        if name == "popularity":
+            return Contender(
+                name, "popularity", "every user gets the items that are most frequent in training",
+                self.split.sequences.events, self.split.vocabulary * BYTES_PER_EVENT, (self.config["seed"],),
+                self._popularity, seeded=False,
+            )  # fmt: skip
+        if name.startswith("hard"):
+            return self._hard(name)
+        return self._part(name)
+
+    def _full(self):
+        sequences, how = self.split.sequences, self.options.output.full_data
+        run = self._on_prefixes if how == "prefixes" else lambda seed, tell: self._on_windows(sequences, seed, tell)
+        return Contender(
+            "full", "full data", f"{self.name} on all training events, early stopping on validation", sequences.events,
+            sequences.events * BYTES_PER_EVENT, self.seeds, run, how,
+        )  # fmt: skip
+
+    def _soft(self, key, label, note, summary):
+        def run(seed, tell):
+            inner = self.options.inner
+            trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
+            loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
+            return trainer, timed_fit(trainer, loader, None, tell)
+
+        depends = [summary_digest(summary), asdict(self.options.inner)]
+        return Contender(key, label, note, summary.events, summary.nbytes, self.seeds, run, depends)
+
+    def _hard(self, name):
+        _, _, tail = name.partition("-")
+        fitting = max(1, self.summary.nbytes // (BYTES_PER_EVENT * self.summary.events))
+        draws = self.options.output.hard_samples if not tail else fitting if tail == "bytes" else int(tail)
+        hard = self.summary.hard(draws, self.config["seed"])
+        sequences = Sequences([(row, items) for row, items in enumerate(hard.numpy())], self.split.sequences.length)
+        what = "likeliest items" if draws == 0 else "1 draw" if draws == 1 else f"{draws} draws"
+        how = "the likeliest items" if draws == 0 else f"{what} of each sequence"
+        same = ", as many as take the summary's bytes" if tail == "bytes" else ""
+        note = f"{self.name} on hard events, {how}{same}; any RecBole can train on them; early stopping on validation"
+        label = f"hard, {what}" + (", same bytes" if tail == "bytes" else "")
+        return Contender(
+            name, label, note, sequences.events, sequences.events * BYTES_PER_EVENT, self.seeds,
+            lambda seed, tell: self._on_windows(sequences, seed, tell), digest(hard),
+        )  # fmt: skip
+
+    def _part(self, name):
+        """A part of the real data: as many events as the summary has, or as fit in its bytes."""
+        part, same_bytes = name.removesuffix("-bytes"), name.endswith("-bytes")
+        if part == "teacher-labels":
+            return self._labels(name, same_bytes)
+        everything = self.split.sequences.events
+        events = min(self.summary.nbytes // BYTES_PER_EVENT if same_bytes else self.summary.events, everything)
+        label, what = {
+            "random": ("random users", "events of random users (others for each seed)"),
+            "head": ("head users", "events of the users with the longest histories"),
+            "popular-items": ("popular items", "events of the most popular items"),
+            "svp-cf": ("SVP-CF, events", "events that a small proxy model finds hardest (SVP-CF)"),
+            "svp-cf-users": ("SVP-CF, users", "events of the users whom a small proxy model finds hardest (SVP-CF)"),
+        }[part]
+        size = "as take the summary's bytes" if same_bytes else "as the summary has events"
+        note = f"{self.name} on as many real {what} {size}, early stopping on validation"
+
+        def run(seed, tell):
+            return self._on_windows(self._chosen(part, events, seed), seed, tell)
+
+        label += ", same bytes" if same_bytes else ""
+        return Contender(name, label, note, events, events * BYTES_PER_EVENT, self.seeds, run, events)
+
+    def _chosen(self, part, events, seed):
+        sequences = self.split.sequences
+        if part == "random":
+            return random_users(sequences, events, np.random.default_rng(seed))
+        if part == "head":
+            return head_users(sequences, events)
+        if part == "popular-items":
+            return popular_items(sequences, events, self.split.counts)
+        return (hardest_events if part == "svp-cf" else hardest_users)(sequences, events, self._importance)
+
+    @functools.cached_property
+    def _importance(self):
+        return proxy_importance(
+            self.split.sequences, self.split.vocabulary, self.config["seed"], self.config["device"]
+        )
+
+    def _labels(self, name, same_bytes):
+        """Plain knowledge distillation: random real events, labelled by the teacher's predictions."""
+        events = min(self.summary.events, self.split.sequences.events)
+        items = self.split.vocabulary - 1
+        likeliest = items
+        if same_bytes:
+            left = self.summary.nbytes - events * BYTES_PER_EVENT
+            likeliest = min(max(1, left // (events * _BYTES_PER_LABEL)), items)
+        size = events * (BYTES_PER_EVENT + (likeliest * _BYTES_PER_LABEL if likeliest < items else 4 * items))
+
+        def run(seed, tell):
+            sample = self._chosen("random", events, seed)
+            numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
+            trainer = LabelTrainer(self.config, self.factory(seed), ids, labels, self.traits)
+            return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell)
+
+        cut = "" if likeliest == items else f", cut to the {likeliest} likeliest items each"
+        note = (
+            f"{self.name} on the real events of random users (others for each seed), as many as the summary has, each "
+            f"labelled with what a model trained on everything predicts there{cut}: plain knowledge distillation; "
+            "early stopping on validation"
+        )
+        label = "teacher's labels" + (", same bytes" if same_bytes else "")
+        return Contender(name, label, note, events, size, self.seeds, run, [events, likeliest, self.teacher_digest])
+
+    def _windows(self, sequences, seed):
+        size = self.config["train_batch_size"]
+        return WindowLoader(sequences, self.split.train.dataset, size, seed, least_batches=_LEAST_STEPS)
+
+    def _on_windows(self, sequences, seed, tell):
+        trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
+        return trainer, timed_fit(trainer, self._windows(sequences, seed), self.split.valid, tell)
+
+    def _on_prefixes(self, seed, tell):
+        trainer = RowTrainer(self.config, self.factory(seed))
+        self.split.train.generator.manual_seed(seed)  # RecBole's loader goes on where the last training left it
+        return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell)
+
+    def _popularity(self, seed, tell):
+        model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
+        trainer = RowTrainer(self.config, model)
+        trainer.eval_collector.data_collect(self.split.train)
+        return trainer, 0.0
+
+
+def timed_fit(trainer, train_data, valid_data, tell):
+    """RecBole's ``fit``; returns the seconds that training took (with its validations)."""
+
+    def after_epoch(epoch, score):
+        tell(f", epoch {epoch + 1}, valid {score:.4f}")
+
+    begun = time.perf_counter()
+    trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False, callback_fn=after_epoch)
+    return time.perf_counter() - begun
