@@ -63,17 +63,20 @@ class Distiller:
         outer: :class:`recbole_farzi.options.OuterOptions`.
         initial: function from a seed to initial parameters ``{name: tensor}``.
         sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
+        teacher: a trained :class:`recbole_farzi.student.Student`, without dropout, whose predictions are part of the outer
+            loss's targets where ``outer.teacher`` is above 0; or None.
         seed: of everything random here. All draws depend on it and on counters alone, so that a run that is continued
             from :meth:`state` goes on as if never interrupted.
     """
 
-    def __init__(self, student, judge, start, inner, outer, initial, sequences, seed):
+    def __init__(self, student, judge, start, inner, outer, initial, sequences, seed, teacher=None):
         self.student = student
         self.judge = judge
         self.inner = inner
         self.outer = outer
         self.initial = initial
         self.sequences = sequences
+        self.teacher = teacher if outer.teacher > 0.0 else None
         self.seed = seed
         self.device = next(student.model.parameters()).device
         self.temperature = start.temperature
@@ -111,7 +114,9 @@ class Distiller:
         loss, norm = math.nan, math.nan
         try:
             advanced, params = self._advance(trajectory, leaf, min(self.outer.window, self.inner.steps - trajectory.step))
-            value = self.judge.real_loss(self._real_batch(), params)
+            windows = self._real_batch()
+            expected = self.teacher.predictions(windows[:, :-1]) if self.teacher is not None else None
+            value = self.judge.real_loss(windows, params, expected, self.outer.teacher)
             loss = value.item()
             value.backward()
             distributions.backward(leaf.grad)
@@ -205,7 +210,8 @@ class Distiller:
     def _advance(self, trajectory, distributions, steps):
         """Train a trajectory ``steps`` further; returns it, detached, and its parameters with their history."""
         inner = self.inner
-        adam = Adam(lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
+        rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
+        adam = Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
         every = self.outer.checkpoint_every
         params, state = unroll(
             lambda params, rows, step: self.student.soft_loss(rows, params),

@@ -47,6 +47,15 @@ class InnerOptions:
     eps: float
     weight_decay: float
     dropout: bool
+    decay: float
+
+    def rates(self):
+        """Adam's learning rate at each of the T steps: constant at first, then falling linearly, the last one above 0."""
+        falling = self.decay * self.steps
+        return [
+            self.learning_rate * min(1.0, (self.steps - step) / falling) if falling else self.learning_rate
+            for step in range(self.steps)
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class OuterOptions:
     learning_rate: float
     clip_norm: float
     batch_size: int
+    teacher: float
     window: int
     trajectories: int
     pretrained: float
@@ -131,12 +141,14 @@ def read_options(config):
         eps=read.number("farzi_inner_eps", above=0.0),
         weight_decay=read.number("farzi_inner_weight_decay", at_least=0.0),
         dropout=read.boolean("farzi_inner_dropout"),
+        decay=read.number("farzi_inner_decay", at_least=0.0, at_most=1.0),
     )
     outer = OuterOptions(
         steps=read.integer("farzi_outer_steps", at_least=0),
         learning_rate=read.number("farzi_outer_learning_rate", above=0.0),
         clip_norm=read.number("farzi_outer_clip_norm", above=0.0),
         batch_size=read.integer("farzi_outer_batch_size", at_least=1),
+        teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
         window=read.integer("farzi_window", at_least=1),
         trajectories=read.integer("farzi_trajectories", at_least=1),
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),

@@ -93,21 +93,32 @@ class Student(nn.Module):
         scores = torch.func.functional_call(self, replaced, (prefixes, lengths))
         return scores.view(*item_seq.shape, -1)
 
-    def real_loss(self, windows, params=None):
+    def real_loss(self, windows, params=None, expected=None, weight=0.0):
         """Mean cross-entropy of the next event over all positions of real windows.
 
         Args:
             windows: ids, shape [B, n + 1], 0 is padding, on the right.
             params: see :meth:`scores`.
+            expected: a teacher's distributions of the next event, shape [B, n, V - 1], or None.
+            weight: share of ``expected`` in the targets, from 0 to 1; the rest is the real event's (Hinton et al.,
+                "Distilling the Knowledge in a Neural Network", 2015).
 
         Returns:
             Scalar, in nats an event.
         """
         scores = self.scores(windows[:, :-1], params)[..., 1 : self.vocabulary]
-        targets = windows[:, 1:]
-        return nn.functional.cross_entropy(
-            scores.reshape(-1, self.vocabulary - 1), targets.reshape(-1) - 1, ignore_index=-1
-        )
+        scores, targets = scores.reshape(-1, self.vocabulary - 1), windows[:, 1:].reshape(-1) - 1
+        if expected is None or weight == 0.0:
+            return nn.functional.cross_entropy(scores, targets, ignore_index=-1)
+        real = targets >= 0
+        logs = torch.log_softmax(scores[real], dim=-1)
+        taught = -(logs * expected.reshape(scores.shape)[real]).sum(dim=-1).mean()
+        return weight * taught + (1.0 - weight) * nn.functional.nll_loss(logs, targets[real])
+
+    def predictions(self, item_seq):
+        """Distributions of the next event after every event of real sequences, without a graph: [B, n, V - 1]."""
+        with torch.no_grad():
+            return torch.softmax(self.scores(item_seq)[..., 1 : self.vocabulary], dim=-1)
 
     def soft_loss(self, distributions, params=None):
         """Mean cross-entropy of the next soft event over all positions of synthetic sequences.

@@ -108,6 +108,7 @@ class FarziTrainer(RowTrainer):
             self._initial_parameters,
             sequences,
             config["seed"],
+            teacher=self._teacher(),
         )
         depends = {
             "code": code(type(self.model)),
@@ -187,12 +188,15 @@ class FarziTrainer(RowTrainer):
         windows = pick_windows(sequences, options.sequences, options.length, np.random.default_rng([seed, 3]))
         if options.start == "spectral":
             return spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
-        teacher = self.factory(seed)
-        teacher.load_state_dict(self.pool.teacher)
         return teacher_start(
-            windows, Student(teacher, self.student.traits), counts, options.latent_dim, options.temperature,
-            options.own_item, seed,
-        )  # fmt: skip
+            windows, self._teacher(), counts, options.latent_dim, options.temperature, options.own_item, seed
+        )
+
+    def _teacher(self):
+        """The best model of the pool, as a :class:`recbole_farzi.student.Student`."""
+        model = self.factory(self.config["seed"], dropout=False)
+        model.load_state_dict(self.pool.teacher)
+        return Student(model, self.student.traits)
 
     def _initial_parameters(self, seed):
         """Where an inner trajectory begins: fresh, or partly trained on the real data (a share of them)."""

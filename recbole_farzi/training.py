@@ -227,10 +227,22 @@ class SummaryLoader:
 
 
 def recipe_optimizer(model, inner):
-    """The Adam of a recipe (:class:`recbole_farzi.options.InnerOptions`), fresh, for a model's parameters."""
-    return torch.optim.Adam(
-        model.parameters(), lr=inner.learning_rate, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
+    """The Adam of a recipe (:class:`recbole_farzi.options.InnerOptions`), fresh, for a model's parameters.
+
+    Its learning rate follows the recipe by itself, step after step, and stays where it is after the last.
+    """
+    rates = inner.rates()
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=rates[0], betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
     )
+    coming = iter(rates[1:])
+
+    def next_rate(optimizer, *_):
+        for group in optimizer.param_groups:
+            group["lr"] = next(coming, group["lr"])
+
+    optimizer.register_step_post_hook(next_rate)
+    return optimizer
 
 
 class SummaryTrainer(RowTrainer):

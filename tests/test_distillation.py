@@ -34,7 +34,10 @@ def make_distiller(make_config, tiny_split):
             torch.manual_seed(seed)
             return {name: torch.randn_like(p) * 0.1 for name, p in student.parameter_dict().items()}
 
-        return Distiller(student, judge, start, options.inner, options.outer, initial, tiny_split.sequences, seed=3)
+        teacher = Student(without_dropout(model_class(config, tiny_split.train.dataset)).to(dtype))
+        return Distiller(
+            student, judge, start, options.inner, options.outer, initial, tiny_split.sequences, seed=3, teacher=teacher
+        )
 
     return make
 
@@ -72,24 +75,26 @@ def test_meta_gradient_of_a_recbole_model_is_exact(make_distiller, adjoint, drop
         assert (mine - reference).norm() <= 1e-9 * reference.norm()
 
 
-def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller):
+@pytest.mark.parametrize("taught", [0.0, 0.4])
+def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught):
     """What Distiller.step feeds its optimiser, against autograd through everything, from the same trajectory."""
-    distiller = make_distiller(torch.float64, farzi_window=6, farzi_outer_clip_norm=1e9)
+    options = {"farzi_window": 6, "farzi_outer_clip_norm": 1e9, "farzi_outer_teacher": taught}
+    distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
     seen = []
     distiller.optimizer.step = lambda: seen.extend(t.grad.clone() for t in distiller.tensors)
-    reference = make_distiller(torch.float64, farzi_window=6)
     trajectory = reference._begin()
     batch = reference._real_batch()
     final = unroll(
         lambda params, rows, step: reference.student.soft_loss(rows, params),
         trajectory.params,
         reference._distributions(),
-        optimizer=Adam(lr=reference.inner.learning_rate, eps=reference.inner.eps),
+        optimizer=Adam(lr=torch.tensor(reference.inner.rates(), dtype=torch.float64), eps=reference.inner.eps),
         steps=6,
         adjoint=Unrolled(),
         batches=trajectory.order,
     )
-    expected = torch.autograd.grad(reference.judge.real_loss(batch, final), reference.tensors)
+    predicted = reference.teacher.predictions(batch[:, :-1]) if taught else None
+    expected = torch.autograd.grad(reference.judge.real_loss(batch, final, predicted, taught), reference.tensors)
     result = distiller.step()
     assert result.inner_step == 0 and not result.skipped
     for mine, theirs in zip(seen, expected):
@@ -97,7 +102,10 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller):
 
 
 def test_outer_steps_reduce_the_real_loss(make_distiller):
-    distiller = make_distiller(farzi_outer_steps=40, farzi_outer_learning_rate=0.1, farzi_inner_learning_rate=0.05)
+    distiller = make_distiller(
+        farzi_outer_steps=40, farzi_outer_learning_rate=0.1, farzi_inner_learning_rate=0.05, farzi_inner_decay=0.0,
+        farzi_outer_teacher=0.0,  # an untrained teacher has nothing to say
+    )  # fmt: skip
     losses = [distiller.step().loss for _ in range(40)]
     assert sum(losses[-8:]) < sum(losses[:8])
 

@@ -104,7 +104,8 @@ WHOLE = {
 }  # fmt: skip
 ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
               "farzi_outer_clip_norm", "learning_rate"]  # fmt: skip
-NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_pretrained", "weight_decay"]
+NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_pretrained",
+                "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 OF_SOME = ["farzi_start", "farzi_full_data"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_contenders"]  # contenders: tests/test_contenders.py
@@ -217,3 +218,12 @@ def test_partly_trained_models_are_not_needed_if_none_are_used(make_config):
 def test_a_logger_that_is_not_installed_is_refused(make_config, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert refused(make_config, log_wandb=True) == "option log_wandb needs the package wandb, which is not installed"
+
+
+def test_the_learning_rate_of_the_recipe_falls_at_the_end(make_config):
+    rates = read_options(
+        make_config(farzi_inner_steps=10, farzi_inner_decay=0.5, farzi_inner_learning_rate=0.1)[0]
+    ).inner.rates()
+    assert rates == pytest.approx([0.1] * 6 + [0.08, 0.06, 0.04, 0.02])
+    constant = read_options(make_config(farzi_inner_steps=3, farzi_window=3, farzi_inner_decay=0.0)[0]).inner
+    assert constant.rates() == [constant.learning_rate] * 3

@@ -56,6 +56,22 @@ def test_a_model_that_sees_later_events_is_found_out(make_student):
     assert not inspect_model(student.model).causal
 
 
+def test_a_teacher_is_part_of_the_targets(make_student):
+    """Against the definition, over the positions that are not padding."""
+    student, teacher = make_student("SASRec"), make_student("GRU4Rec")
+    windows = some_windows(student)
+    expected = teacher.predictions(windows[:, :-1])
+    assert not expected.requires_grad and torch.allclose(expected.sum(dim=-1), torch.ones(3, student.length).double())
+    logs = torch.log_softmax(student.scores(windows[:, :-1])[..., 1 : student.vocabulary], dim=-1)
+    rows = []
+    for row, position in windows[:, 1:].nonzero().tolist():
+        target = 0.3 * expected[row, position].clone()
+        target[windows[row, position + 1] - 1] += 0.7
+        rows.append(-(target * logs[row, position]).sum())
+    assert student.real_loss(windows, None, expected, 0.3).item() == pytest.approx(torch.stack(rows).mean().item(), rel=1e-12)
+    assert student.real_loss(windows, None, expected, 0.0).item() == student.real_loss(windows).item()
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_later_events_do_not_move_earlier_scores(make_student, name):
     student = make_student(name)

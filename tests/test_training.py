@@ -85,7 +85,9 @@ def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, 
     model.train()
     adam = torch.optim.Adam(model.parameters(), inner.learning_rate, inner.betas, inner.eps)
     distributions = summary.distributions()
-    for rows in batch_order(4, inner.batch_size, inner.steps, seed=5):
+    assert inner.decay > 0.0  # so that the learning rate of this recipe changes from step to step
+    for rows, rate in zip(batch_order(4, inner.batch_size, inner.steps, seed=5), inner.rates()):
+        adam.param_groups[0]["lr"] = rate
         adam.zero_grad()
         student.soft_loss(distributions[rows]).backward()
         adam.step()
