@@ -81,6 +81,7 @@ class Distiller:
         self.device = next(student.model.parameters()).device
         self.temperature = start.temperature
         self.tensors = [t.detach().clone().to(self.device).requires_grad_(True) for t in start.tensors]
+        self.averages = [t.detach().clone() for t in self.tensors]
         self.optimizer = torch.optim.Adam(self.tensors, lr=outer.learning_rate, betas=(0.9, 0.99))
         self.steps_done = 0
         self.failures = 0
@@ -90,8 +91,8 @@ class Distiller:
 
     @property
     def summary(self):
-        """The summary as it is now, detached."""
-        return Summary(*(t.detach().clone() for t in self.tensors), self.temperature)
+        """The running mean of the summaries so far (Polyak and Juditsky 1992): meta-gradients are noisy, it is less so."""
+        return Summary(*(t.clone() for t in self.averages), self.temperature)
 
     def step(self):
         """One update of the summary.
@@ -126,6 +127,8 @@ class Distiller:
         finite = advanced is not None and math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.optimizer.step()
+            for average, tensor in zip(self.averages, self.tensors):
+                average.lerp_(tensor.detach(), 1.0 - self.outer.average)
             self.failures = 0
         else:
             self.failures += 1
@@ -147,6 +150,7 @@ class Distiller:
         trajectories = self.trajectories or []
         return {
             "tensors": [t.detach().cpu().clone() for t in self.tensors],
+            "averages": [t.cpu().clone() for t in self.averages],
             "optimizer": self.optimizer.state_dict(),
             "counters": [self.steps_done, self.failures, self.skipped, self.begun],
             "trajectories": [
@@ -157,7 +161,7 @@ class Distiller:
     def restore(self, state):
         """Continue from what :meth:`state` returned."""
         with torch.no_grad():
-            for mine, theirs in zip(self.tensors, state["tensors"]):
+            for mine, theirs in zip([*self.tensors, *self.averages], [*state["tensors"], *state["averages"]]):
                 mine.copy_(theirs)
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps_done, self.failures, self.skipped, self.begun = state["counters"]

@@ -67,6 +67,7 @@ class OuterOptions:
     clip_norm: float
     batch_size: int
     teacher: float
+    average: float
     window: int
     trajectories: int
     pretrained: float
@@ -149,6 +150,7 @@ def read_options(config):
         clip_norm=read.number("farzi_outer_clip_norm", above=0.0),
         batch_size=read.integer("farzi_outer_batch_size", at_least=1),
         teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
+        average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),
         window=read.integer("farzi_window", at_least=1),
         trajectories=read.integer("farzi_trajectories", at_least=1),
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),

@@ -129,7 +129,7 @@ class FarziTrainer(RowTrainer):
         self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         best = record["best"]
-        tensors = best["tensors"] if best["tensors"] is not None else [t.detach() for t in distiller.tensors]
+        tensors = best["tensors"] if best["tensors"] is not None else distiller.summary.tensors
         self.summary = Summary(*(t.to(self.device) for t in tensors), options.summary.temperature)
         self.history = {
             "outer_steps": distiller.steps_done,

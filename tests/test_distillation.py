@@ -110,6 +110,19 @@ def test_outer_steps_reduce_the_real_loss(make_distiller):
     assert sum(losses[-8:]) < sum(losses[:8])
 
 
+def test_the_summary_is_the_running_mean_of_the_steps(make_distiller):
+    distiller = make_distiller(farzi_outer_average=0.75, farzi_outer_learning_rate=0.1)
+    expected = [t.detach().clone() for t in distiller.tensors]
+    for _ in range(3):
+        distiller.step()
+        expected = [0.75 * mean + 0.25 * t.detach() for mean, t in zip(expected, distiller.tensors)]
+    for mine, theirs in zip(distiller.summary.tensors, expected):
+        assert torch.allclose(mine, theirs, atol=1e-6) and not mine.requires_grad
+    last = make_distiller(farzi_outer_average=0.0)
+    last.step()
+    assert all(torch.equal(a, b.detach()) for a, b in zip(last.summary.tensors, last.tensors))
+
+
 @pytest.mark.parametrize("window", [3, 6])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_a_run_that_is_continued_equals_one_that_was_not_interrupted(make_distiller, tmp_path, window, dropout):
@@ -125,7 +138,7 @@ def test_a_run_that_is_continued_equals_one_that_was_not_interrupted(make_distil
     second.restore(load_tensors(tmp_path / "state.pt"))
     for _ in range(5):
         second.step()
-    for one, other in zip(whole.tensors, second.tensors):
+    for one, other in zip([*whole.tensors, *whole.averages], [*second.tensors, *second.averages]):
         assert torch.equal(one, other)
     assert whole.state()["counters"] == second.state()["counters"]
 

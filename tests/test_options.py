@@ -104,7 +104,8 @@ WHOLE = {
 }  # fmt: skip
 ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
               "farzi_outer_clip_norm", "learning_rate"]  # fmt: skip
-NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_pretrained",
+NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_average",
+                "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 OF_SOME = ["farzi_start", "farzi_full_data"]
