@@ -1,10 +1,15 @@
 """The outer loop: updates of ``Z``, ``M`` and ``b`` along meta-gradients. Knows nothing of RecBole.
 
-A step takes one inner trajectory, trains it for a window of W steps on the summary, differentiates the loss of the
-result on real events through that window (exactly, :mod:`recbole_farzi.adjoint`), and updates the summary. With W = T
-each step is a full unroll from an initialisation, as in the paper. With W < T several trajectories are in flight, at
-different stages, and take turns; each is begun anew after T steps (Vicol et al., "Unbiased Gradient Estimation in
-Unrolled Computation Graphs with Persistent Evolution Strategies", 2021, keep inner problems in flight likewise).
+A step trains an inner trajectory on the summary, differentiates the loss of the result on real events through W of its
+steps (exactly, :mod:`recbole_farzi.adjoint`), and updates the summary. With W = T that is a full unroll from an
+initialisation, as in the paper. With W < T there are three ways:
+
+* ``last``: T steps from an initialisation, the last W of them differentiated.
+* ``random``: the same, ended after a random number of steps from W to T (Feng, Vedantam and Kempe, "Embarrassingly Simple
+  Dataset Distillation", ICLR 2024).
+* ``windows``: several trajectories are in flight, at different stages, and take turns, each advanced by W steps and begun
+  anew after T (Vicol et al., "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent Evolution
+  Strategies", 2021, keep inner problems in flight likewise).
 """
 
 import contextlib
@@ -14,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, unroll
+from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, Truncated, unroll
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import soft_distributions
@@ -114,7 +119,7 @@ class Distiller:
         self.optimizer.zero_grad()
         loss, norm = math.nan, math.nan
         try:
-            advanced, params = self._advance(trajectory, leaf, min(self.outer.window, self.inner.steps - trajectory.step))
+            advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
             windows = self._real_batch()
             expected = self.teacher.predictions(windows[:, :-1]) if self.teacher is not None else None
             value = self.judge.real_loss(windows, params, expected, self.outer.teacher)
@@ -180,6 +185,19 @@ class Distiller:
         done = self.steps_done / max(self.outer.steps, 1)
         return self.outer.learning_rate * min(1.0, max(0.05, (1.0 - done) / 0.75))
 
+    @property
+    def _stride(self):
+        """Inner steps that an outer step advances a trajectory by."""
+        return self.outer.window if self.outer.unroll == "windows" else self.inner.steps
+
+    def _adjoint(self, trajectory):
+        every, window = self.outer.checkpoint_every, self.outer.window
+        if self._stride > window and self.outer.unroll == "random":
+            return Truncated(random=window, seed=trajectory.seed)
+        if self._stride > window:
+            return Truncated(last=window)
+        return StoreAll() if every == 0 else Checkpointed(every=every if every > 0 else None)
+
     def _distributions(self):
         latent, decoder, bias = self.tensors
         return soft_distributions(latent, decoder, self.temperature, bias)
@@ -197,8 +215,8 @@ class Distiller:
         return _Trajectory(seed, 0, self.initial(seed), {}, self._order(seed))
 
     def _first_trajectories(self):
-        """Full unrolls need one at a time; windows need several, spread evenly over the T inner steps."""
-        if self.outer.window >= self.inner.steps:
+        """Whole inner loops need one at a time; windows need several, spread evenly over the T inner steps."""
+        if self._stride >= self.inner.steps:
             return [self._begin()]
         trajectories, count = [], self.outer.trajectories
         distributions = self._distributions().detach()
@@ -216,14 +234,13 @@ class Distiller:
         inner = self.inner
         rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
         adam = Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
-        every = self.outer.checkpoint_every
         params, state = unroll(
             lambda params, rows, step: self.student.soft_loss(rows, params),
             trajectory.params,
             distributions,
             optimizer=adam,
             steps=steps,
-            adjoint=StoreAll() if every == 0 else Checkpointed(every=every if every > 0 else None),
+            adjoint=self._adjoint(trajectory),
             batches=trajectory.order[trajectory.step : trajectory.step + steps],
             state=State(trajectory.step, trajectory.slots) if trajectory.slots else None,
             seed=trajectory.seed,  # whatever is random in the model's training mode is replayed

@@ -21,6 +21,7 @@ __all__ = [
 STARTS = ("teacher", "spectral", "random")
 SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
+UNROLLS = ("last", "random", "windows")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 
 
@@ -68,6 +69,7 @@ class OuterOptions:
     batch_size: int
     teacher: float
     average: float
+    unroll: str
     window: int
     trajectories: int
     pretrained: float
@@ -151,6 +153,7 @@ def read_options(config):
         batch_size=read.integer("farzi_outer_batch_size", at_least=1),
         teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
         average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),
+        unroll=read.choice("farzi_unroll", UNROLLS),
         window=read.integer("farzi_window", at_least=1),
         trajectories=read.integer("farzi_trajectories", at_least=1),
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),
@@ -200,7 +203,7 @@ def is_contender(name):
 def option_names():
     """Names of all ``farzi_*`` options."""
     prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
-    plain = {"window", "trajectories", "pretrained", "checkpoint_every", "eval_step", "eval_students", "stopping_step"}
+    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "eval_step", "eval_students", "stopping_step"}
     return {
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
         for group, prefix in prefixes.items()

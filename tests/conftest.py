@@ -88,6 +88,7 @@ def tiny_options():
         "farzi_latent_dim": 3,
         "farzi_inner_steps": 6,
         "farzi_inner_batch_size": 2,
+        "farzi_unroll": "windows",
         "farzi_window": 3,
         "farzi_trajectories": 2,
         "farzi_outer_steps": 4,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_farzi.adjoint import Adam, Checkpointed, StoreAll, Unrolled, unroll
+from recbole_farzi.adjoint import Adam, Checkpointed, State, StoreAll, Unrolled, unroll
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.models import without_dropout
@@ -99,6 +99,38 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
     assert result.inner_step == 0 and not result.skipped
     for mine, theirs in zip(seen, expected):
         assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+@pytest.mark.parametrize("way", ["last", "random"])
+def test_the_last_steps_of_a_whole_inner_loop_are_differentiated(make_distiller, way):
+    """Against a loop whose first steps run without derivatives, and the rest as autograd has it."""
+    options = {"farzi_unroll": way, "farzi_window": 2, "farzi_outer_clip_norm": 1e9, "farzi_outer_teacher": 0.0}
+    distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
+    gradients, ends = [], set()
+    distiller.optimizer.step = lambda: gradients.append([t.grad.clone() for t in distiller.tensors])
+    for number in range(3):
+        assert distiller.step().inner_step == 0
+        trajectory, batch = reference._begin(), reference._real_batch()
+        end = 6 if way == "last" else reference._adjoint(trajectory).window(6)[1]
+        ends.add(end)
+        loop = {"loss": lambda params, rows, step: reference.student.soft_loss(rows, params), "seed": trajectory.seed}
+        rates = torch.tensor(reference.inner.rates(), dtype=torch.float64)
+        params, state = trajectory.params, None
+        for first, last, adjoint in ((0, end - 2, StoreAll()), (end - 2, end, Unrolled())):
+            if first == last:
+                continue
+            params = {name: value.detach() for name, value in params.items()}
+            slots = {s: {k: v.detach() for k, v in d.items()} for s, d in state.slots.items()} if state else None
+            params, state = unroll(
+                params=params, data=reference._distributions(), steps=last - first, adjoint=adjoint, return_state=True,
+                optimizer=Adam(lr=rates[first:last], eps=reference.inner.eps), batches=trajectory.order[first:last],
+                state=State(first, slots) if slots else None, **loop,
+            )  # fmt: skip
+        expected = torch.autograd.grad(reference.judge.real_loss(batch, params), reference.tensors)
+        for mine, theirs in zip(gradients[number], expected):
+            assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
+        reference.steps_done += 1
+    assert ends == {6} if way == "last" else len(ends) > 1
 
 
 def test_outer_steps_reduce_the_real_loss(make_distiller):
