@@ -21,6 +21,7 @@ __all__ = [
 STARTS = ("teacher", "spectral", "random")
 SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
+BITS = (16, 32)
 UNROLLS = ("last", "random", "windows")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 
@@ -35,6 +36,7 @@ class SummaryOptions:
     temperature: float
     start: str
     own_item: float
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def read_options(config):
         temperature=read.number("farzi_temperature", above=0.0),
         start=read.choice("farzi_start", STARTS),
         own_item=read.number("farzi_own_item", at_least=0.0),
+        bits=read.choice("farzi_bits", BITS),
     )
     inner = InnerOptions(
         steps=read.integer("farzi_inner_steps", at_least=1),
@@ -276,9 +279,10 @@ class _Reader:
         return value
 
     def choice(self, name, choices):
-        value = self._get(name, "one of " + ", ".join(choices))
-        if value not in choices:
-            raise OptionError(f"option {name}={value!r} must be one of " + ", ".join(choices))
+        wanted = "one of " + ", ".join(map(str, choices))
+        value = self._get(name, wanted)
+        if value not in choices or isinstance(value, (bool, float)):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
         return value
 
     def text(self, name, optional=False):

@@ -46,8 +46,16 @@ class Summary:
 
     @property
     def nbytes(self):
-        """Size of ``Z``, ``M`` and ``b`` as they are stored, in bytes."""
-        return sum(t.numel() * t.element_size() for t in self.tensors)
+        """Size of ``Z``, ``M`` and ``b`` in bytes: two a number where 16-bit floats hold every one of them exactly."""
+        exact = all(torch.equal(t, t.half().to(t.dtype)) for t in self.tensors)
+        return sum(t.numel() * (2 if exact else t.element_size()) for t in self.tensors)
+
+    def rounded(self):
+        """The nearest summary that 16-bit floats hold exactly; the same one where a number is beyond their range."""
+        tensors = [t.detach().half().to(t.dtype) for t in self.tensors]
+        if not all(torch.isfinite(t).all() for t in tensors):
+            return self
+        return Summary(*tensors, self.temperature)
 
     def distributions(self):
         """``P``, shape [mu, xi, V]; see :func:`recbole_farzi.soft_events.soft_distributions`."""

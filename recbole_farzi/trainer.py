@@ -96,7 +96,7 @@ class FarziTrainer(RowTrainer):
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
         )  # fmt: skip
-        self.start = self._make_start(sequences, counts).to(self.device)
+        self.start = self._as_kept(self._make_start(sequences, counts)).to(self.device)
         inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
         plain_model = self.factory(config["seed"], dropout=False).train()
         distiller = Distiller(
@@ -130,7 +130,7 @@ class FarziTrainer(RowTrainer):
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         best = record["best"]
         tensors = best["tensors"] if best["tensors"] is not None else distiller.summary.tensors
-        self.summary = Summary(*(t.to(self.device) for t in tensors), options.summary.temperature)
+        self.summary = self._as_kept(Summary(*(t.to(self.device) for t in tensors), options.summary.temperature))
         self.history = {
             "outer_steps": distiller.steps_done,
             "best_step": best["step"] if valid_data else distiller.steps_done,
@@ -178,6 +178,10 @@ class FarziTrainer(RowTrainer):
 
     def _student_seed(self, number):
         return self.config["seed"] + 500 + number
+
+    def _as_kept(self, summary):
+        """A summary with the precision that it is stored with, so that what is validated is what is kept."""
+        return summary.rounded() if self.options.summary.bits == 16 else summary
 
     def _make_start(self, sequences, counts):
         options, seed = self.options.summary, self.config["seed"]
@@ -262,7 +266,7 @@ class FarziTrainer(RowTrainer):
 
     def _validate(self, distiller, record, valid_data, verbose, callback_fn):
         """Train fresh students on the current summary, evaluate them, keep the best summary; returns whether to stop."""
-        summary, results = distiller.summary, []
+        summary, results = self._as_kept(distiller.summary), []
         best, step = record["best"], distiller.steps_done
         worst = -np.inf if self.valid_metric_bigger else np.inf
         try:

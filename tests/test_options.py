@@ -108,7 +108,7 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
-OF_SOME = ["farzi_start", "farzi_unroll", "farzi_full_data"]
+OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_full_data"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_contenders"]  # contenders: tests/test_contenders.py
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 

@@ -20,6 +20,18 @@ def test_size(summary):
     assert summary.nbytes == 4 * (3 * 5 * 2 + 2 * 9 + 9)
 
 
+def test_half_precision_halves_the_size(summary):
+    rounded = summary.rounded()
+    assert rounded.nbytes == summary.nbytes // 2 and rounded.latent.dtype == torch.float32
+    assert torch.allclose(rounded.latent, summary.latent, rtol=1e-3)
+    assert rounded.rounded().nbytes == rounded.nbytes and torch.equal(rounded.rounded().latent, rounded.latent)
+
+
+def test_numbers_beyond_half_precision_are_kept_as_they_are(summary):
+    huge = Summary(summary.latent * 1e6, summary.decoder, summary.bias, 0.7)
+    assert torch.equal(huge.rounded().latent, huge.latent) and huge.rounded().nbytes == huge.nbytes
+
+
 def test_tensors_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="does not fit together"):
         Summary(torch.zeros(3, 5, 2), torch.zeros(4, 9), torch.zeros(9), 1.0)
