@@ -35,6 +35,7 @@ class SummaryOptions:
     latent_dim: int
     temperature: float
     start: str
+    start_draws: int
     own_item: float
     bits: int
 
@@ -136,6 +137,7 @@ def read_options(config):
         latent_dim=read.integer("farzi_latent_dim", at_least=1),
         temperature=read.number("farzi_temperature", above=0.0),
         start=read.choice("farzi_start", STARTS),
+        start_draws=read.integer("farzi_start_draws", at_least=1),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
     )

@@ -1,5 +1,6 @@
 """``FarziTrainer``: distillation as a RecBole trainer. ``fit`` distils, ``evaluate`` trains on the summary and evaluates."""
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from recbole_farzi.pool import build_pool
 from recbole_farzi.provenance import code, environment, settings
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
-from recbole_farzi.storage import check_writable, digest, load_tensors, save_tensors
+from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
 from recbole_farzi.training import RowTrainer, recipe_optimizer
@@ -96,7 +97,15 @@ class FarziTrainer(RowTrainer):
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
         )  # fmt: skip
-        self.start = self._as_kept(self._make_start(sequences, counts)).to(self.device)
+        depends = {
+            "code": code(type(self.model)),
+            "environment": environment(config["device"]),
+            "data": checksum,
+            "validation": rows_checksum(valid_data),
+            "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
+        }
+        fingerprint = digest(depends)[:12]
+        self.start = self._choose_start(sequences, counts, valid_data, directory / f"start-{fingerprint}.json" if saved else None)
         inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
         plain_model = self.factory(config["seed"], dropout=False).train()
         distiller = Distiller(
@@ -110,14 +119,7 @@ class FarziTrainer(RowTrainer):
             config["seed"],
             teacher=self._teacher(),
         )
-        depends = {
-            "code": code(type(self.model)),
-            "environment": environment(config["device"]),
-            "data": checksum,
-            "validation": rows_checksum(valid_data),
-            "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
-        }
-        checkpoint = directory / f"distillation-{digest(depends)[:12]}.pt" if saved else None
+        checkpoint = directory / f"distillation-{fingerprint}.pt" if saved else None
         record = self._resume(distiller, checkpoint) or {
             "losses": [],
             "validations": [],
@@ -183,13 +185,36 @@ class FarziTrainer(RowTrainer):
         """A summary with the precision that it is stored with, so that what is validated is what is kept."""
         return summary.rounded() if self.options.summary.bits == 16 else summary
 
-    def _make_start(self, sequences, counts):
+    def _choose_start(self, sequences, counts, valid_data, choice):
+        """The best on validation of a few starts, on other real histories each; which one it was is kept in the file ``choice``."""
+        draws = self.options.summary.start_draws
+        if valid_data is None or draws == 1 or self.options.summary.start == "random":
+            return self._make_start(sequences, counts, 0)
+        if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
+            with contextlib.suppress(StorageError, KeyError, TypeError):
+                return self._make_start(sequences, counts, int(read_json(choice)["draw"]))
+        scores = []
+        for draw in range(draws):
+            try:
+                scores.append(self._score(self._make_start(sequences, counts, draw), valid_data)[1])
+            except DivergenceError:
+                scores.append(-np.inf if self.valid_metric_bigger else np.inf)
+            self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}, valid {scores[-1]:.4f}")
+        best = int(np.argmax(scores) if self.valid_metric_bigger else np.argmin(scores))
+        if choice is not None:
+            write_json(choice, {"draw": best, "scores": [float(score) for score in scores]})
+        return self._make_start(sequences, counts, best)
+
+    def _make_start(self, sequences, counts, draw):
+        return self._as_kept(self._start_of_draw(sequences, counts, draw)).to(self.device)
+
+    def _start_of_draw(self, sequences, counts, draw):
         options, seed = self.options.summary, self.config["seed"]
         if options.start == "random":
             return random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
             )
-        windows = pick_windows(sequences, options.sequences, options.length, np.random.default_rng([seed, 3]))
+        windows = pick_windows(sequences, options.sequences, options.length, np.random.default_rng([seed, 3, draw]))
         if options.start == "spectral":
             return spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
         return teacher_start(
@@ -266,15 +291,11 @@ class FarziTrainer(RowTrainer):
 
     def _validate(self, distiller, record, valid_data, verbose, callback_fn):
         """Train fresh students on the current summary, evaluate them, keep the best summary; returns whether to stop."""
-        summary, results = self._as_kept(distiller.summary), []
+        summary = self._as_kept(distiller.summary)
         best, step = record["best"], distiller.steps_done
         worst = -np.inf if self.valid_metric_bigger else np.inf
         try:
-            for number in range(self.options.outer.eval_students):
-                self.train_student(summary, self._student_seed(number))
-                results.append(super().evaluate(valid_data, load_best_model=False))
-            result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
-            score = calculate_valid_score(result, self.valid_metric)
+            result, score = self._score(summary, valid_data)
         except DivergenceError:
             if best["score"] is None:  # the start itself cannot be trained on: nothing to fall back to
                 raise
@@ -300,6 +321,15 @@ class FarziTrainer(RowTrainer):
         if callback_fn:
             callback_fn(step, score)
         return stop
+
+    def _score(self, summary, valid_data):
+        """Metrics on validation, mean of a few fresh students, and the one that counts."""
+        results = []
+        for number in range(self.options.outer.eval_students):
+            self.train_student(summary, self._student_seed(number))
+            results.append(super().evaluate(valid_data, load_best_model=False))
+        result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
+        return result, calculate_valid_score(result, self.valid_metric)
 
     def _resume(self, distiller, checkpoint):
         if checkpoint is None or not checkpoint.is_file() or self.config["farzi_fresh"]:

@@ -86,6 +86,7 @@ def tiny_options():
         "use_gpu": False,
         "farzi_sequences": 4,
         "farzi_latent_dim": 3,
+        "farzi_start_draws": 2,
         "farzi_inner_steps": 6,
         "farzi_inner_batch_size": 2,
         "farzi_unroll": "windows",

@@ -56,6 +56,28 @@ def test_the_best_summary_on_validation_is_kept(make_trainer, tiny_split):
     assert again == pytest.approx(by_step[best])
 
 
+@pytest.mark.parametrize("metric", ["CrossEntropy", "NDCG@10"])  # one that falls as it gets better, one that rises
+def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny_split, monkeypatch, metric):
+    options = {"farzi_start_draws": 4, "valid_metric": metric, "farzi_outer_steps": 0}
+    trainer = make_trainer(**options)
+    scores, original = [], FarziTrainer._score
+
+    def score(self, summary, valid_data):
+        found = original(self, summary, valid_data)
+        scores.append((found[1], summary))
+        return found
+
+    monkeypatch.setattr(FarziTrainer, "_score", score)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert len(scores) == 5  # four draws, and the validation of the one that was taken
+    assert len({value for value, _ in scores[:4]}) > 1
+    best = max(scores[:4], key=lambda entry: entry[0] * (1 if metric == "NDCG@10" else -1))
+    assert equal(trainer.start, best[1])
+    again = make_trainer(**options, farzi_seeds=1)  # an option that the start does not depend on
+    again.fit(tiny_split.train, tiny_split.valid)
+    assert len(scores) == 5 and equal(again.start, trainer.start)
+
+
 def test_early_stopping(make_trainer, tiny_split):
     trainer = make_trainer(farzi_outer_steps=40, farzi_outer_learning_rate=30.0, farzi_stopping_step=2)
     trainer.fit(tiny_split.train, tiny_split.valid)
@@ -153,7 +175,7 @@ def test_evaluate_before_fit_is_refused(make_trainer, tiny_split):
 
 
 def test_a_summary_on_which_students_diverge_is_not_kept(make_trainer, tiny_split, monkeypatch):
-    trainer = make_trainer()
+    trainer = make_trainer(farzi_start_draws=1)
     original, calls = FarziTrainer.train_student, []
 
     def train_student(self, summary, seed):
