@@ -1,8 +1,12 @@
 """What RecBole's atomic files can hold, given how RecBole has pandas read them."""
 
+import re
+
 from recbole_farzi.errors import DataError
 
-__all__ = ["MISSING_WORDS", "check_tokens"]
+__all__ = ["MISSING_WORDS", "NAME", "check_tokens"]
+
+NAME = re.compile(r"\w[\w.+-]*")  # of a dataset: also of its folder and of the files in it
 
 # Fields that pandas.read_csv takes for missing values: RecBole then drops the row.
 MISSING_WORDS = frozenset(

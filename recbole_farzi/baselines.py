@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 
-from recbole_farzi.sequences import Sequences
-
 __all__ = ["Popularity", "hardest_events", "hardest_users", "head_users", "popular_items", "random_users"]
 
 
@@ -99,10 +97,10 @@ def _whole_histories(sequences, events, order):
     for number in order:
         if left <= 0:
             break
-        items = sequences.items[number][:left]
+        items = sequences.items[number][: left + sequences.given]
         chosen.append((sequences.users[number], items))
-        left -= len(items)
-    return Sequences(chosen, sequences.length)
+        left -= len(items) - sequences.given
+    return type(sequences)(chosen, sequences.length)
 
 
 def _single_events(sequences, events, importance):
@@ -112,4 +110,4 @@ def _single_events(sequences, events, importance):
     taken[np.argsort(-flat, kind="stable")[:events]] = True
     parts = np.split(taken, np.cumsum([len(items) for items in sequences.items])[:-1])
     kept = [(user, items[part]) for user, items, part in zip(sequences.users, sequences.items, parts) if part.any()]
-    return Sequences(kept, sequences.length)
+    return type(sequences)(kept, sequences.length)

@@ -15,8 +15,9 @@ import recbole
 import yaml
 from recbole.config import Config
 
+from recbole_farzi.atomic import NAME
 from recbole_farzi.errors import DataError, OptionError
-from recbole_farzi.metrics import register_metrics
+from recbole_farzi.metrics import OWN_METRICS, register_metrics
 from recbole_farzi.models import resolve_model
 from recbole_farzi.options import option_names
 
@@ -119,7 +120,8 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
 
         config["device"] = torch.device("cpu")
     metric = config["valid_metric"].lower()
-    results = {m.lower() if m.lower() == "crossentropy" else f"{m.lower()}@{k}" for m in config["metrics"] for k in config["topk"]}
+    plain = {own.__name__.lower() for own in OWN_METRICS}  # without a cut-off
+    results = {m.lower() if m.lower() in plain else f"{m.lower()}@{k}" for m in config["metrics"] for k in config["topk"]}
     if metric not in results:
         raise OptionError(
             f"option valid_metric={config['valid_metric']} is not among what is evaluated: {', '.join(sorted(results))} "
@@ -143,7 +145,7 @@ def _read_yaml(path):
 
 
 def _check_dataset_name(name):
-    if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.+-]*", name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise DataError(f"dataset name {name!r} must be a plain name; the directory goes into data_path")
 
 

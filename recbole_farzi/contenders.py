@@ -14,7 +14,6 @@ import numpy as np
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
 from recbole_farzi.emission import summary_digest
 from recbole_farzi.proxy import proxy_importance
-from recbole_farzi.sequences import Sequences
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
     LabelTrainer,
@@ -31,6 +30,19 @@ __all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory"]
 BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
 _BYTES_PER_LABEL = 8  # an item id and its probability
 _LEAST_STEPS = 20  # between two validations of training on real events, however few there are
+
+
+# Label and description of the contenders that have other names where sentences are read.
+_WORDS = {
+    "last": {
+        "popularity": ("popularity", "every user gets the items that are most frequent in training"),
+        "random": ("random users", "events of random users (others for each seed)"),
+    },
+    "every": {
+        "popularity": ("unigram", "each word by its share of the training text"),
+        "random": ("random sentences", "words of random sentences (others for each seed)"),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ class ContenderFactory:
         self.teacher, self.teacher_digest = teacher, teacher_digest
         self.seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
         self.name = factory.model_class.__name__
+        self._words = _WORDS[config["farzi_positions"]]
 
     def contenders(self):
         """All that the options ask for, in that order."""
@@ -99,7 +112,7 @@ class ContenderFactory:
             return self._soft(name, f"{self.options.summary.start} start, not distilled", note, self.start)
         if name == "popularity":
             return Contender(
-                name, "popularity", "every user gets the items that are most frequent in training",
+                name, *self._words["popularity"],
                 self.split.sequences.events, self.split.vocabulary * BYTES_PER_EVENT, (self.config["seed"],),
                 self._popularity, seeded=False,
             )  # fmt: skip
@@ -130,7 +143,7 @@ class ContenderFactory:
         fitting = max(1, self.summary.nbytes // (BYTES_PER_EVENT * self.summary.events))
         draws = self.options.output.hard_samples if not tail else fitting if tail == "bytes" else int(tail)
         hard = self.summary.hard(draws, self.config["seed"])
-        sequences = Sequences([(row, items) for row, items in enumerate(hard.numpy())], self.split.sequences.length)
+        sequences = type(self.split.sequences)(list(enumerate(hard.numpy())), self.split.sequences.length)
         what = "likeliest items" if draws == 0 else "1 draw" if draws == 1 else f"{draws} draws"
         how = "the likeliest items" if draws == 0 else f"{what} of each sequence"
         same = ", as many as take the summary's bytes" if tail == "bytes" else ""
@@ -149,7 +162,7 @@ class ContenderFactory:
         everything = self.split.sequences.events
         events = min(self.summary.nbytes // BYTES_PER_EVENT if same_bytes else self.summary.events, everything)
         label, what = {
-            "random": ("random users", "events of random users (others for each seed)"),
+            "random": self._words["random"],
             "head": ("head users", "events of the users with the longest histories"),
             "popular-items": ("popular items", "events of the most popular items"),
             "svp-cf": ("SVP-CF, events", "events that a small proxy model finds hardest (SVP-CF)"),

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, Truncated, unroll
+from recbole_farzi.blockwise import blockwise_mean, rows_in_memory
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import soft_distributions
@@ -27,6 +28,7 @@ from recbole_farzi.summary import Summary
 
 __all__ = ["Distiller", "OuterStep"]
 
+_SCORES_IN_MEMORY = 256 * 2**20  # bytes of scores of real events at a time
 _MOST_FAILURES = 10  # consecutive outer steps without a finite meta-gradient before the run is given up
 
 
@@ -120,9 +122,7 @@ class Distiller:
         loss, norm = math.nan, math.nan
         try:
             advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
-            windows = self._real_batch()
-            expected = self.teacher.predictions(windows[:, :-1]) if self.teacher is not None else None
-            value = self.judge.real_loss(windows, params, expected, self.outer.teacher)
+            value = self._real_loss(params)
             loss = value.item()
             value.backward()
             distributions.backward(leaf.grad)
@@ -205,6 +205,16 @@ class Distiller:
     def _real_batch(self):
         rng = np.random.default_rng([self.seed, 1, self.steps_done])
         return self.sequences.sample(self.outer.batch_size, rng).to(self.device)
+
+    def _real_loss(self, params):
+        """Mean cross-entropy of a real batch, by blocks where its scores would take too much memory."""
+        batch = self._real_batch()
+        block = self.outer.block or rows_in_memory(batch, self.judge.vocabulary, _SCORES_IN_MEMORY)
+        return blockwise_mean(self._loss_of, params, batch, block, weigh=lambda rows: int(rows[:, 1:].ne(0).sum()))
+
+    def _loss_of(self, params, windows):
+        expected = self.teacher.predictions(windows[:, :-1]) if self.teacher is not None else None
+        return self.judge.real_loss(windows, params, expected, self.outer.teacher)
 
     def _order(self, seed):
         return batch_order(len(self.tensors[0]), self.inner.batch_size, self.inner.steps, seed)

@@ -16,14 +16,13 @@ A folder ``NAME`` (``ml-100k-farzi``) holds
 Numbers are written with as many digits as reading them back exactly needs.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from recbole_farzi.atomic import check_tokens
+from recbole_farzi.atomic import NAME, check_tokens
 from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.storage import digest, new_directory, read_json, write_json, write_text
 from recbole_farzi.summary import Summary
@@ -31,7 +30,6 @@ from recbole_farzi.summary import Summary
 __all__ = ["align", "check_place", "emit", "load_summary", "plain_properties", "summary_digest"]
 
 _FORMAT = 1
-_NAME = re.compile(r"\w[\w.+-]*")  # as recbole_farzi.configuration takes for a dataset
 
 
 def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, maximum):
@@ -88,7 +86,7 @@ def check_place(directory):
         StorageError
     """
     directory = Path(directory)
-    if not _NAME.fullmatch(directory.name):
+    if not NAME.fullmatch(directory.name):
         raise StorageError(f"the summary cannot be written to {directory}: its name would be the dataset's, give a plain name")
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise StorageError(f"the summary cannot be written to {directory}: that is no folder")
@@ -114,7 +112,7 @@ def load_summary(directory):
     directory = Path(directory)
     recipe = read_json(directory / "recipe.json")
     name = recipe.get("name") if isinstance(recipe, dict) else None
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or recipe.get("format") != _FORMAT:
+    if not isinstance(name, str) or not NAME.fullmatch(name) or recipe.get("format") != _FORMAT:
         raise StorageError(f"{directory / 'recipe.json'} is no recipe that this version reads (format {_FORMAT})")
     latent = _read_table(directory / f"{name}.latent", ["event_id:token", "sequence:float", "position:float", "latent:float_seq"])
     items = _read_table(directory / f"{name}.item", ["item_id:token", "decoder:float_seq", "decoder_bias:float"])

@@ -21,6 +21,7 @@ from recbole_farzi.contenders import ContenderFactory
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
 from recbole_farzi.errors import DataError, StorageError
+from recbole_farzi.language_metrics import sums_by_user
 from recbole_farzi.metrics import evaluate_rows
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
@@ -226,7 +227,7 @@ class Experiment:
             "environment": environment(self.config["device"]),
             "data": self.split.checksum,
             "evaluation": [rows_checksum(self.split.valid), rows_checksum(self.split.test)],
-            "settings": settings(self.config, keep=lambda name: name == "farzi_strata"),
+            "settings": settings(self.config, keep=lambda name: name in ("farzi_positions", "farzi_strata")),
             "contender": contender.key,
             "on": contender.depends,
             "seed": seed,
@@ -255,6 +256,8 @@ class Experiment:
                 for kind, group in strata.items()
             },
         }
+        if self.config["farzi_positions"] == "every":
+            run["by_user"] = sums_by_user(trainer.rows)
         write_json(file, run)
         trainer.tensorboard.close()
         return run

@@ -13,7 +13,9 @@ from recbole.evaluator.base_metric import AbstractMetric
 from recbole.evaluator.collector import DataStruct
 from recbole.utils import EvaluatorType
 
-__all__ = ["CrossEntropy", "RowCollector", "evaluate_rows", "register_metrics"]
+from recbole_farzi.language_metrics import Accuracy, Perplexity
+
+__all__ = ["OWN_METRICS", "CrossEntropy", "RowCollector", "evaluate_rows", "register_metrics"]
 
 
 class CrossEntropy(AbstractMetric):
@@ -29,14 +31,18 @@ class CrossEntropy(AbstractMetric):
         return {"crossentropy": round(value, self.decimal_place)}
 
 
+OWN_METRICS = (CrossEntropy, Perplexity, Accuracy)
+
+
 def register_metrics():
-    """Make ``metrics: [CrossEntropy]`` and ``valid_metric: CrossEntropy`` valid in RecBole's Config. Idempotent."""
-    name = CrossEntropy.__name__.lower()
-    _registry.metrics_dict[name] = CrossEntropy
-    _registry.metric_information[name] = CrossEntropy.metric_need
-    _registry.metric_types[name] = CrossEntropy.metric_type
-    if name not in _registry.smaller_metrics:
-        _registry.smaller_metrics.append(name)
+    """Make :data:`OWN_METRICS` valid as ``metrics`` and ``valid_metric`` in RecBole's Config. Idempotent."""
+    for metric in OWN_METRICS:
+        name = metric.__name__.lower()
+        _registry.metrics_dict[name] = metric
+        _registry.metric_information[name] = metric.metric_need
+        _registry.metric_types[name] = metric.metric_type
+        if getattr(metric, "smaller", False) and name not in _registry.smaller_metrics:
+            _registry.smaller_metrics.append(name)
 
 
 class RowCollector(Collector):
@@ -56,6 +62,8 @@ class RowCollector(Collector):
         log_total = torch.logsumexp(scores_tensor, dim=-1)
         loss = log_total[positive_u] - scores_tensor[positive_u, positive_i]
         self.data_struct.update_tensor("rec.cross_entropy", loss)
+        if self.register.need("rec.first"):
+            self.data_struct.update_tensor("rec.first", scores_tensor.argmax(dim=-1) == positive_i)
         self.data_struct.update_tensor("rec.user", interaction[self.config["USER_ID_FIELD"]].to(loss.device)[positive_u])
         self.data_struct.update_tensor("rec.target", positive_i)
 

@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 STARTS = ("teacher", "spectral", "random")
+POSITIONS = ("last", "every")
 SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
@@ -77,6 +78,7 @@ class OuterOptions:
     trajectories: int
     pretrained: float
     checkpoint_every: int
+    block: Optional[int]
     eval_step: int
     eval_students: int
     stopping_step: int
@@ -163,6 +165,7 @@ def read_options(config):
         trajectories=read.integer("farzi_trajectories", at_least=1),
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),
         checkpoint_every=read.integer("farzi_checkpoint_every", at_least=-1),
+        block=read.integer("farzi_outer_block", at_least=1, optional=True),
         eval_step=read.integer("farzi_eval_step", at_least=1),
         eval_students=read.integer("farzi_eval_students", at_least=1),
         stopping_step=read.integer("farzi_stopping_step", at_least=1),
@@ -184,6 +187,7 @@ def read_options(config):
         raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
     if outer.pretrained > 0 and pool.snapshots[0] > read.integer("epochs", at_least=1):
         raise OptionError(f"farzi_pool_snapshots={list(pool.snapshots)} are all after the last epoch of training (epochs)")
+    read.choice("farzi_positions", POSITIONS)
     output = OutputOptions(
         seeds=read.integer("farzi_seeds", at_least=1),
         contenders=read.contenders("farzi_contenders"),
@@ -213,7 +217,7 @@ def option_names():
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
         for group, prefix in prefixes.items()
         for f in fields(group)
-    }
+    } | {"farzi_positions"}
 
 
 class _Reader:

@@ -70,7 +70,7 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
         "environment": environment(config["device"]),
         "data": checksum,
         "validation": rows_checksum(valid_data),
-        "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_")),
+        "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_") or name == "farzi_positions"),
     }
     fingerprint = digest(depends)
     place = Path(directory) / f"pool-{fingerprint[:12]}"

@@ -48,7 +48,12 @@ class Sequences:
     Every event but a history's first is a target exactly once an epoch. Windows start at offsets that change from
     epoch to epoch, so that each event is seen at many positions: position embeddings are absolute, and evaluation reads
     the last ``length`` events of every user.
+
+    Attributes:
+        given: events at the beginning of each history that do not count as data: none here.
     """
+
+    given = 0
 
     def __init__(self, histories, length):
         self.users = np.array([user for user, _ in histories], dtype=np.int64)
@@ -88,6 +93,14 @@ class Sequences:
         for i, j in enumerate(order):
             out[i, : len(rows[j])] = rows[j]
         return torch.from_numpy(out)
+
+    def batches(self, batch_size, rng):
+        """One epoch's windows in batches."""
+        return list(self.windows(rng).split(batch_size))
+
+    def running(self):
+        """Where long windows are cut from: the histories themselves."""
+        return self
 
     def sample(self, count, rng):
         """Windows that end at random events: histories in proportion to their targets, ends uniformly.

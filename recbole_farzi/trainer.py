@@ -214,7 +214,8 @@ class FarziTrainer(RowTrainer):
             return random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
             )
-        windows = pick_windows(sequences, options.sequences, options.length, np.random.default_rng([seed, 3, draw]))
+        rng = np.random.default_rng([seed, 3, draw])
+        windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
         if options.start == "spectral":
             return spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
         return teacher_start(

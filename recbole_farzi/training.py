@@ -8,14 +8,16 @@ import copy
 
 import numpy as np
 import torch
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
 from recbole_farzi.errors import DataError, DivergenceError
 from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
+from recbole_farzi.sentences import following
 from recbole_farzi.sequences import Sequences, batch_order
 from recbole_farzi.soft_events import soft_cross_entropy_dense
-from recbole_farzi.student import Student
+from recbole_farzi.student import Student, all_prefixes
 
 __all__ = [
     "LabelTrainer",
@@ -34,6 +36,7 @@ class RowTrainer(Trainer):
 
     Attributes:
         rows: the ``DataStruct`` of the last :meth:`evaluate`; see :class:`recbole_farzi.metrics.RowCollector`.
+        student: the model as :class:`recbole_farzi.student.Student`, or None where it is read history by history.
     """
 
     _remedy = "a smaller learning_rate"
@@ -41,6 +44,8 @@ class RowTrainer(Trainer):
     def __init__(self, config, model):
         super().__init__(config, model)
         self.eval_collector = RowCollector(config)
+        self.student = None
+        self._every_position = config["farzi_positions"] == "every"
         self._best_state = None
 
     @property
@@ -55,6 +60,26 @@ class RowTrainer(Trainer):
             raise DivergenceError(
                 f"training {type(self.model).__name__} gave a loss of {loss.item()}; {self._remedy} may help"
             )
+
+    def _full_sort_batch_eval(self, batched_data):
+        """As RecBole's; where every position counts, a row for each event after a history's first, and for the target."""
+        if not self._every_position:
+            return super()._full_sort_batch_eval(batched_data)
+        interaction, _, _, targets = batched_data
+        interaction, targets = interaction.to(self.device), targets.to(self.device)
+        histories = interaction[self.model.ITEM_SEQ]
+        histories = histories[:, : int(interaction[self.model.ITEM_SEQ_LEN].max())]
+        wanted = following(histories, targets)
+        rows = wanted.ne(0)
+        if self.student is not None:
+            scores = self.student.scores(histories)[rows]
+        else:
+            prefixes, lengths = (part[rows.flatten()] for part in all_prefixes(histories))
+            scores = self.model.full_sort_predict({self.model.ITEM_SEQ: prefixes, self.model.ITEM_SEQ_LEN: lengths})
+        scores[:, 0] = -np.inf
+        users = interaction[self.config["USER_ID_FIELD"]].unsqueeze(1).expand_as(rows)[rows]
+        numbers = torch.arange(len(users), device=self.device)
+        return Interaction({self.config["USER_ID_FIELD"]: users}), scores, numbers, wanted[rows]
 
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
         """As RecBole's; the best model comes from memory unless ``model_file`` is given."""
@@ -99,7 +124,7 @@ class WindowLoader:
             self._next, passes = [], 0
             while passes == 0 or len(self._next) < self.least_batches:
                 rng = np.random.default_rng([self.seed, self._epoch, passes])
-                self._next.extend(self.sequences.windows(rng).split(self.batch_size))
+                self._next.extend(self.sequences.batches(self.batch_size, rng))
                 passes += 1
         return self._next
 

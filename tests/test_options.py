@@ -98,8 +98,8 @@ WHOLE = {
     "farzi_sequences": 1, "farzi_length": 3, "farzi_latent_dim": 1, "farzi_inner_steps": 1, "farzi_inner_batch_size": 1,
     "farzi_start_draws": 1,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
-    "farzi_checkpoint_every": -1, "farzi_eval_step": 1, "farzi_eval_students": 1, "farzi_stopping_step": 1,
-    "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
+    "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
+    "farzi_stopping_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
     "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
     "metric_decimal_place": 0, "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
@@ -109,7 +109,7 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
-OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_full_data"]
+OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_full_data", "farzi_positions"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_contenders"]  # contenders: tests/test_contenders.py
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
@@ -186,7 +186,7 @@ def test_senseless_paths_are_refused(make_config, name, value):
     assert f"option {name}={value!r} must be a text" in refused(make_config, **{name: value})
 
 
-@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_output_path"}))
+@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_outer_block", "farzi_output_path"}))
 def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
     assert f"option {name} is not set" in refused(make_config, **{name: None})
 

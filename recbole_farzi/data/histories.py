@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from recbole_farzi.sentences import Sentences
 from recbole_farzi.sequences import Sequences, histories_from_prefixes
 
 __all__ = ["history_field", "training_sequences"]
@@ -17,7 +18,8 @@ def training_sequences(dataset):
     columns = [dataset.inter_feat[field].numpy() for field in fields]
     order = np.argsort(columns[0], kind="stable")  # a split of all users by time mixes their rows
     histories = histories_from_prefixes(*(column[order] for column in columns))
-    return Sequences(histories, dataset.max_item_list_len)
+    kind = Sentences if dataset.config["farzi_positions"] == "every" else Sequences
+    return kind(histories, dataset.max_item_list_len)
 
 
 def history_field(dataset):

@@ -22,6 +22,8 @@ def check_inter_file(config):
     """
     name, directory = config["dataset"], Path(config["data_path"])
     if config["benchmark_filename"] is not None:
+        for part in config["benchmark_filename"]:
+            _check_benchmark_file(config, directory / f"{name}.{part}.inter")
         return
     path = directory / f"{name}.inter"
     if not directory.exists() and _is_known_to_recbole(config):
@@ -78,6 +80,42 @@ def check_inter_file(config):
         raise DataError(f"{path} is not text in encoding {encoding} ({error}); set option encoding") from error
     if not events:
         raise DataError(f"{path} holds no events")
+
+
+def _check_benchmark_file(config, path):
+    """Refuse a missing or broken file of rows ``user, history, next``, and histories that are too long for the model, which
+    RecBole would look up beyond its last position."""
+    if not path.is_file():
+        raise DataError(
+            f"there is no dataset {config['dataset']} with a split of its own: {path} does not exist; put it there, say "
+            "where it is with --data_path=DIRECTORY, or make it with python -m recbole_farzi.data.convert"
+        )
+    separator, encoding = config["field_separator"], config["encoding"] or "utf-8"
+    item, maximum = config["ITEM_ID_FIELD"], config["MAX_ITEM_LIST_LENGTH"]
+    needed = [config["USER_ID_FIELD"], item + config["LIST_SUFFIX"], item]
+    try:
+        with open(path, encoding=encoding, newline="\n") as file:
+            columns = [field.partition(":")[0] for field in file.readline().rstrip("\r\n").split(separator)]
+            missing = set(needed) - set(columns)
+            if missing:
+                raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
+            place = columns.index(needed[1])
+            for number, line in enumerate(file, start=2):
+                values = line.rstrip("\r\n").split(separator)
+                if len(values) != len(columns):
+                    raise DataError(f"{path}, line {number}: {len(values)} fields where the header has {len(columns)}")
+                history = values[place].split(config["seq_separator"])
+                if not all(history):
+                    raise DataError(f"{path}, line {number}: a history that is empty or holds an empty item")
+                if len(history) > maximum:
+                    raise DataError(
+                        f"{path}, line {number}: a history of {len(history)} events, and the model reads {maximum}; set "
+                        f"MAX_ITEM_LIST_LENGTH={len(history)} or more"
+                    )
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (UnicodeError, LookupError) as error:
+        raise DataError(f"{path} is not text in encoding {encoding} ({error}); set option encoding") from error
 
 
 def _unquoted(path, number, value):
