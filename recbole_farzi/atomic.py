@@ -6,7 +6,7 @@ from recbole_farzi.errors import DataError
 
 __all__ = ["MISSING_WORDS", "NAME", "check_tokens"]
 
-NAME = re.compile(r"\w[\w.+-]*")  # of a dataset: also of its folder and of the files in it
+NAME = re.compile(r"\w[\w.+-]{0,99}")  # of a dataset: also of its folder and of the files in it
 
 # Fields that pandas.read_csv takes for missing values: RecBole then drops the row.
 MISSING_WORDS = frozenset(

@@ -7,7 +7,9 @@ each of 10,000 tokens there are 400 MB, several times over with what the softmax
 
 import torch
 
-__all__ = ["blockwise_mean", "rows_in_memory"]
+__all__ = ["SCORES_IN_MEMORY", "blockwise_mean", "rows_in_memory"]
+
+SCORES_IN_MEMORY = 256 * 2**20  # bytes of scores of real events at a time
 
 
 def blockwise_mean(loss, params, batch, block, weigh):

@@ -130,9 +130,26 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
     return config, model_class
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses an option given twice, and aliases: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*{self.peek_event().anchor}) are not supported; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), "of other spelling")
+            raise yaml.YAMLError(f"option {twice} is given twice")
+        return mapping
+
+
 def _read_yaml(path):
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except OSError as error:
         raise OptionError(f"cannot read property file {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: its encoding, a date, a number too long
@@ -146,7 +163,9 @@ def _read_yaml(path):
 
 def _check_dataset_name(name):
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise DataError(f"dataset name {name!r} must be a plain name; the directory goes into data_path")
+        raise DataError(f"dataset name {name!r:.200} must be a plain name; the directory goes into data_path")
+    if re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE):
+        raise DataError(f"dataset name {name!r} is that of a device on some systems; choose another")
 
 
 @functools.lru_cache(maxsize=None)

@@ -5,9 +5,9 @@ takes, one that does not for as many events.
 """
 
 import functools
-import time
 from dataclasses import asdict, dataclass
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -56,8 +56,9 @@ class Contender:
         events: events that it trains on.
         bytes: size of its training data.
         seeds: of its runs.
-        run: function from a seed, and a function that shows progress, to ``(trainer, seconds)``: a trained RecBole
-            trainer that can evaluate, and the time that training took.
+        run: function from a seed, a function that shows progress, and the file in which an unfinished training is kept
+            (or None), to ``(trainer, seconds)``: a trained RecBole trainer that can evaluate, and the time that
+            training took.
         depends: whatever its result depends on beside data and settings, as a plain value.
         seeded: whether its result depends on the seed at all.
     """
@@ -68,7 +69,7 @@ class Contender:
     events: int
     bytes: int
     seeds: tuple
-    run: Callable[[int, Callable[[str], None]], Any]
+    run: Callable[[int, Callable[[str], None], Optional[Path]], Any]
     depends: Any = None
     seeded: bool = True
 
@@ -122,14 +123,14 @@ class ContenderFactory:
 
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data
-        run = self._on_prefixes if how == "prefixes" else lambda seed, tell: self._on_windows(sequences, seed, tell)
+        run = self._on_prefixes if how == "prefixes" else functools.partial(self._on_windows, sequences)
         return Contender(
             "full", "full data", f"{self.name} on all training events, early stopping on validation", sequences.events,
             sequences.events * BYTES_PER_EVENT, self.seeds, run, how,
         )  # fmt: skip
 
     def _soft(self, key, label, note, summary):
-        def run(seed, tell):
+        def run(seed, tell, state_file=None):
             inner = self.options.inner
             trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
             loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
@@ -151,7 +152,7 @@ class ContenderFactory:
         label = f"hard, {what}" + (", same bytes" if tail == "bytes" else "")
         return Contender(
             name, label, note, sequences.events, sequences.events * BYTES_PER_EVENT, self.seeds,
-            lambda seed, tell: self._on_windows(sequences, seed, tell), digest(hard),
+            functools.partial(self._on_windows, sequences), digest(hard),
         )  # fmt: skip
 
     def _part(self, name):
@@ -171,8 +172,8 @@ class ContenderFactory:
         size = "as take the summary's bytes" if same_bytes else "as the summary has events"
         note = f"{self.name} on as many real {what} {size}, early stopping on validation"
 
-        def run(seed, tell):
-            return self._on_windows(self._chosen(part, events, seed), seed, tell)
+        def run(seed, tell, state_file=None):
+            return self._on_windows(self._chosen(part, events, seed), seed, tell, state_file)
 
         label += ", same bytes" if same_bytes else ""
         return Contender(name, label, note, events, events * BYTES_PER_EVENT, self.seeds, run, events)
@@ -203,11 +204,11 @@ class ContenderFactory:
             likeliest = min(max(1, left // (events * _BYTES_PER_LABEL)), items)
         size = events * (BYTES_PER_EVENT + (likeliest * _BYTES_PER_LABEL if likeliest < items else 4 * items))
 
-        def run(seed, tell):
+        def run(seed, tell, state_file=None):
             sample = self._chosen("random", events, seed)
             numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
             trainer = LabelTrainer(self.config, self.factory(seed), ids, labels, self.traits)
-            return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell)
+            return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell, state_file)
 
         cut = "" if likeliest == items else f", cut to the {likeliest} likeliest items each"
         note = (
@@ -222,28 +223,29 @@ class ContenderFactory:
         size = self.config["train_batch_size"]
         return WindowLoader(sequences, self.split.train.dataset, size, seed, least_batches=_LEAST_STEPS)
 
-    def _on_windows(self, sequences, seed, tell):
+    def _on_windows(self, sequences, seed, tell, state_file=None):
         trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
-        return trainer, timed_fit(trainer, self._windows(sequences, seed), self.split.valid, tell)
+        return trainer, timed_fit(trainer, self._windows(sequences, seed), self.split.valid, tell, state_file)
 
-    def _on_prefixes(self, seed, tell):
+    def _on_prefixes(self, seed, tell, state_file=None):
         trainer = RowTrainer(self.config, self.factory(seed))
         self.split.train.generator.manual_seed(seed)  # RecBole's loader goes on where the last training left it
-        return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell)
+        return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell, state_file)
 
-    def _popularity(self, seed, tell):
+    def _popularity(self, seed, tell, state_file=None):
         model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0
 
 
-def timed_fit(trainer, train_data, valid_data, tell):
-    """RecBole's ``fit``; returns the seconds that training took (with its validations)."""
+def timed_fit(trainer, train_data, valid_data, tell, state_file=None):
+    """RecBole's ``fit``, which goes on from ``state_file`` if it is there; returns the seconds that training took (with its
+    validations), those of earlier processes included."""
+    trainer.state_file = state_file
 
     def after_epoch(epoch, score):
         tell(f", epoch {epoch + 1}, valid {score:.4f}")
 
-    begun = time.perf_counter()
     trainer.fit(train_data, valid_data, verbose=False, saved=True, show_progress=False, callback_fn=after_epoch)
-    return time.perf_counter() - begun
+    return trainer.seconds

@@ -13,23 +13,23 @@ initialisation, as in the paper. With W < T there are three ways:
 """
 
 import contextlib
+import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Optional
 
 import numpy as np
 import torch
 
 from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, Truncated, unroll
-from recbole_farzi.blockwise import blockwise_mean, rows_in_memory
-from recbole_farzi.errors import DivergenceError
+from recbole_farzi.blockwise import SCORES_IN_MEMORY, blockwise_mean, rows_in_memory
+from recbole_farzi.memory import is_out_of_memory
+from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import soft_distributions
 from recbole_farzi.summary import Summary
 
 __all__ = ["Distiller", "OuterStep"]
-
-_SCORES_IN_MEMORY = 256 * 2**20  # bytes of scores of real events at a time
-_MOST_FAILURES = 10  # consecutive outer steps without a finite meta-gradient before the run is given up
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,14 @@ class OuterStep:
         gradient_norm: norm of the meta-gradient before clipping; NaN if the step was skipped.
         inner_step: how far the trajectory had come before the window.
         skipped: the numbers went bad, nothing was updated and the trajectory was begun anew.
+        reduced: what was reduced because of that, in a line (:mod:`recbole_farzi.recovery`), or None.
     """
 
     loss: float
     gradient_norm: float
     inner_step: int
     skipped: bool
+    reduced: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Distiller:
         self.tensors = [t.detach().clone().to(self.device).requires_grad_(True) for t in start.tensors]
         self.averages = [t.detach().clone() for t in self.tensors]
         self.optimizer = torch.optim.Adam(self.tensors, lr=outer.learning_rate, betas=(0.9, 0.99))
+        self.recovery = Recovery(inner.learning_rate, outer.window)
+        self.checkpoint_every = outer.checkpoint_every
         self.steps_done = 0
-        self.failures = 0
-        self.skipped = 0
         self.begun = 0
         self.trajectories = None
 
@@ -101,6 +103,16 @@ class Distiller:
         """The running mean of the summaries so far (Polyak and Juditsky 1992): meta-gradients are noisy, it is less so."""
         return Summary(*(t.clone() for t in self.averages), self.temperature)
 
+    @property
+    def skipped(self):
+        """Number of outer steps whose numbers went bad."""
+        return self.recovery.skipped
+
+    @property
+    def recipe(self):
+        """The inner options in force, :class:`recbole_farzi.options.InnerOptions`."""
+        return replace(self.inner, learning_rate=self.recovery.learning_rate)
+
     def step(self):
         """One update of the summary.
 
@@ -108,7 +120,7 @@ class Distiller:
             :class:`OuterStep`.
 
         Raises:
-            DivergenceError: the meta-gradient was not finite for too many steps in a row.
+            DivergenceError: numbers were not finite for too many steps in a row, whatever was reduced.
         """
         if self.trajectories is None:
             self.trajectories = self._first_trajectories()
@@ -119,36 +131,59 @@ class Distiller:
         distributions = self._distributions()
         leaf = distributions.detach().requires_grad_(True)
         self.optimizer.zero_grad()
-        loss, norm = math.nan, math.nan
+        loss, norm, what = math.nan, math.nan, None
         try:
-            advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
-            value = self._real_loss(params)
-            loss = value.item()
-            value.backward()
+            advanced, loss = self._within_memory(lambda: self._meta_gradient(trajectory, leaf))
             distributions.backward(leaf.grad)
             norm = float(torch.nn.utils.clip_grad_norm_(self.tensors, self.outer.clip_norm))
-        except NonFiniteError:
-            advanced = None
-        finite = advanced is not None and math.isfinite(loss) and math.isfinite(norm)
-        if finite:
+            if not math.isfinite(loss):
+                what = "a loss on real events that is not finite"
+            elif not math.isfinite(norm):
+                what = "a meta-gradient that is not finite"
+        except NonFiniteError as error:
+            what = str(error)
+        reduced = None
+        if what is None:
             self.optimizer.step()
             for average, tensor in zip(self.averages, self.tensors):
                 average.lerp_(tensor.detach(), 1.0 - self.outer.average)
-            self.failures = 0
+            self.recovery.good()
         else:
-            self.failures += 1
-            self.skipped += 1
             advanced = None
-            if self.failures >= _MOST_FAILURES:
-                raise DivergenceError(
-                    f"no finite meta-gradient in {self.failures} outer steps in a row; reduce "
-                    "farzi_inner_learning_rate or farzi_window, or raise farzi_inner_eps"
-                )
+            reduced = self.recovery.bad(self.steps_done, what, training=not math.isfinite(loss))
         if advanced is None or advanced.step >= self.inner.steps:
             advanced = self._begin()
         self.trajectories[slot] = advanced
+        if reduced:
+            self.trajectories = None
         self.steps_done += 1
-        return OuterStep(loss, norm, trajectory.step, not finite)
+        return OuterStep(loss, norm, trajectory.step, what is not None, reduced)
+
+    def _meta_gradient(self, trajectory, leaf):
+        """Train a trajectory for a window, and differentiate its loss on real events into ``leaf.grad``."""
+        leaf.grad = None
+        advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
+        value = self._real_loss(params)
+        value.backward()
+        return advanced, value.item()
+
+    def _within_memory(self, function):
+        """Call a function; where memory ends, again, with ever fewer inner states stored: same result, more time."""
+        while True:
+            try:
+                return function()
+            except (MemoryError, RuntimeError) as error:
+                if self.checkpoint_every == -1 or not is_out_of_memory(error):
+                    raise
+                fewer = 4 if self.checkpoint_every == 0 else 4 * self.checkpoint_every
+                self.checkpoint_every = fewer if fewer * fewer < self.recovery.window else -1
+            # Outside of the handler, whose traceback holds on to what is to be freed.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            logging.getLogger().warning(
+                f"outer step {self.steps_done + 1}: memory ends; farzi_checkpoint_every={self.checkpoint_every} from here on "
+                "(slower, same result)"
+            )
 
     def state(self):
         """Everything needed to go on exactly, as tensors and plain values; for :meth:`restore`."""
@@ -157,7 +192,9 @@ class Distiller:
             "tensors": [t.detach().cpu().clone() for t in self.tensors],
             "averages": [t.cpu().clone() for t in self.averages],
             "optimizer": self.optimizer.state_dict(),
-            "counters": [self.steps_done, self.failures, self.skipped, self.begun],
+            "counters": [self.steps_done, self.begun],
+            "recovery": self.recovery.state(),
+            "checkpoint_every": self.checkpoint_every,
             "trajectories": [
                 {"seed": t.seed, "step": t.step, "params": t.params, "slots": t.slots} for t in trajectories
             ],
@@ -169,7 +206,9 @@ class Distiller:
             for mine, theirs in zip([*self.tensors, *self.averages], [*state["tensors"], *state["averages"]]):
                 mine.copy_(theirs)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.steps_done, self.failures, self.skipped, self.begun = state["counters"]
+        self.steps_done, self.begun = state["counters"]
+        self.recovery = Recovery(**state["recovery"])
+        self.checkpoint_every = state["checkpoint_every"]
         self.trajectories = [
             _Trajectory(
                 t["seed"],
@@ -188,15 +227,16 @@ class Distiller:
     @property
     def _stride(self):
         """Inner steps that an outer step advances a trajectory by."""
-        return self.outer.window if self.outer.unroll == "windows" else self.inner.steps
+        return self.recovery.window if self.outer.unroll == "windows" else self.inner.steps
 
     def _adjoint(self, trajectory):
-        every, window = self.outer.checkpoint_every, self.outer.window
+        every, window = self.checkpoint_every, self.recovery.window
+        states = None if every == 0 else Checkpointed(every=every if every > 0 else None)
         if self._stride > window and self.outer.unroll == "random":
-            return Truncated(random=window, seed=trajectory.seed)
+            return Truncated(random=window, seed=trajectory.seed, states=states)
         if self._stride > window:
-            return Truncated(last=window)
-        return StoreAll() if every == 0 else Checkpointed(every=every if every > 0 else None)
+            return Truncated(last=window, states=states)
+        return states or StoreAll()
 
     def _distributions(self):
         latent, decoder, bias = self.tensors
@@ -209,7 +249,7 @@ class Distiller:
     def _real_loss(self, params):
         """Mean cross-entropy of a real batch, by blocks where its scores would take too much memory."""
         batch = self._real_batch()
-        block = self.outer.block or rows_in_memory(batch, self.judge.vocabulary, _SCORES_IN_MEMORY)
+        block = self.outer.block or rows_in_memory(batch, self.judge.vocabulary, SCORES_IN_MEMORY)
         return blockwise_mean(self._loss_of, params, batch, block, weigh=lambda rows: int(rows[:, 1:].ne(0).sum()))
 
     def _loss_of(self, params, windows):
@@ -232,7 +272,7 @@ class Distiller:
         distributions = self._distributions().detach()
         for i in range(count):
             trajectory = self._begin()
-            ahead = (i * self.inner.steps // count) // self.outer.window * self.outer.window
+            ahead = (i * self.inner.steps // count) // self.recovery.window * self.recovery.window
             if ahead:
                 with contextlib.suppress(NonFiniteError):  # stays at its beginning; its own turn will find it bad again
                     trajectory, _ = self._advance(trajectory, distributions, ahead)
@@ -241,7 +281,7 @@ class Distiller:
 
     def _advance(self, trajectory, distributions, steps):
         """Train a trajectory ``steps`` further; returns it, detached, and its parameters with their history."""
-        inner = self.inner
+        inner = self.recipe
         rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
         adam = Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
         params, state = unroll(

@@ -21,5 +21,9 @@ class StorageError(FarziError):
     """A file cannot be written, or one that is read back is not what it should be."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with one line that says where the run stood and what is saved."""
+
+
 class DivergenceError(FarziError):
     """The numbers of a run have become useless (not finite) and it cannot recover."""

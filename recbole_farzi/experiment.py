@@ -6,7 +6,7 @@ Each contender's run is stored as soon as it is there, so that an interrupted jo
 import logging
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Optional
@@ -26,7 +26,8 @@ from recbole_farzi.metrics import evaluate_rows
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
 from recbole_farzi.provenance import code, environment, settings
-from recbole_farzi.storage import check_writable, digest, read_json, write_json
+from recbole_farzi.resumption import interruptible
+from recbole_farzi.storage import check_writable, digest, read_json, remove, remove_leftovers, write_json
 from recbole_farzi.strata import split_rows
 from recbole_farzi.student import Student
 from recbole_farzi.trainer import FarziTrainer
@@ -69,6 +70,8 @@ class Experiment:
         output, report = places(config, options, model_class)
         for place in (output.parent, report.parent, Path(config["checkpoint_dir"]), Path("log_tensorboard")):
             check_writable(place, _LEAST_FREE)
+        for place in (output, report, Path(config["checkpoint_dir"]) / "farzi"):
+            remove_leftovers(place)
         check_place(output)
         split = load_split(config)
         check_tokens(split.train.dataset.field2id_token[split.train.dataset.iid_field][1:])
@@ -88,7 +91,7 @@ class Experiment:
         config, dataset = self.config, self.split.train.dataset
         recipe = {
             "temperature": self.options.summary.temperature,
-            "inner": asdict(self.options.inner),
+            "inner": asdict(self.trainer.inner),
             "batch_order": "torch.randperm(sequences) from a torch.Generator seeded with the run's seed, permutation after "
             "permutation, each split into batches",
             "model": type(self.trainer.model).__name__,
@@ -99,7 +102,7 @@ class Experiment:
             },
             "settings": settings(config, keep=lambda name: True),
             "environment": environment(config["device"]),
-            "distillation": {key: self.trainer.history[key] for key in ("outer_steps", "best_step", "skipped")},
+            "distillation": {key: self.trainer.history[key] for key in ("outer_steps", "best_step", "skipped", "reductions")},
         }
         folder = emit(
             self.output,
@@ -125,8 +128,9 @@ class Experiment:
             model.load_state_dict(trainer.pool.teacher)
             return Student(model, self.traits)
 
+        options = replace(self.options, inner=trainer.inner)
         return ContenderFactory(
-            self.config, self.options, self.split, self.factory, self.traits, self.summary, trainer.start, teacher,
+            self.config, options, self.split, self.factory, self.traits, self.summary, trainer.start, teacher,
             trainer.pool.fingerprint,
         ).contenders()  # fmt: skip
 
@@ -166,7 +170,11 @@ class Experiment:
         """The whole result as plain values, for ``recbole_farzi.report``."""
         config, split, summary = self.config, self.split, self.trainer.summary
         dataset = split.train.dataset
-        metrics = list(contenders[0]["runs"][0]["metrics"])
+        names = [name.lower() for name in config["metrics"]]
+        metrics = sorted(  # stored runs have theirs in the order of the alphabet
+            contenders[0]["runs"][0]["metrics"],
+            key=lambda metric: (names.index(metric.partition("@")[0]), int(metric.partition("@")[2] or 0)),
+        )
         pool = self.trainer.pool
         farzi = {name: value for name, value in settings(config, keep=lambda name: True).items() if name.startswith("farzi_")}
         return {
@@ -233,14 +241,20 @@ class Experiment:
             "seed": seed,
         }
         file = place / f"{contender.key}-{digest(depends)[:16]}.json"
-        if file.is_file() and not self.options.output.fresh:
+        state_file = file.with_suffix(".state.pt")
+        if self.options.output.fresh:
+            remove(state_file)
+        elif file.is_file():
             try:
-                return _read_run(file)
+                run = _read_run(file)
+                remove(state_file)  # left by a process that was killed before it could
+                return run
             except StorageError as error:
                 self.logger.warning(f"A stored run is computed again: {error}")
-        with seeded(seed):  # dropout draws from the global generators
-            trainer, seconds = contender.run(seed, tell)
-        metrics = trainer.evaluate(self.split.test, show_progress=False)
+        with interruptible(lambda: f"while training and evaluating {contender.label}, seed {seed}"):
+            with seeded(seed):  # dropout draws from the global generators
+                trainer, seconds = contender.run(seed, tell, state_file)
+            metrics = trainer.evaluate(self.split.test, show_progress=False)
         self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(metrics)}")
         strata = self._strata(trainer.rows)
         run = {
@@ -259,6 +273,7 @@ class Experiment:
         if self.config["farzi_positions"] == "every":
             run["by_user"] = sums_by_user(trainer.rows)
         write_json(file, run)
+        remove(state_file)
         trainer.tensorboard.close()
         return run
 

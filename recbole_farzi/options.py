@@ -25,6 +25,7 @@ PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", 
 BITS = (16, 32)
 UNROLLS = ("last", "random", "windows")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
+_LARGEST = 1_000_000_000  # of any number or size that has no bound of its own
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,8 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, int):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         _check_bounds(name, value, wanted, None, at_least, at_most)
+        if at_most is None and value > _LARGEST:
+            raise OptionError(f"option {name}={value!r} must be a whole number of at most {_LARGEST:,}")
         return value
 
     def integers(self, name, at_least):

@@ -4,8 +4,8 @@ The best of them on validation is the teacher of an informed start; the snapshot
 trajectories, from which inner loops may begin. A pool is used again while nothing that it depends on has changed.
 """
 
+import contextlib
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from recbole_farzi.data import rows_checksum
 from recbole_farzi.errors import StorageError
 from recbole_farzi.models import seeded
 from recbole_farzi.provenance import code, environment, settings
-from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
+from recbole_farzi.resumption import interruptible
+from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, remove, remove_tree, save_tensors, write_json
 from recbole_farzi.training import WindowLoader, WindowTrainer
 
 __all__ = ["Pool", "build_pool"]
@@ -78,34 +79,76 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     if found is not None:
         logger.info(set_color("Pool", "pink") + f": reused from {place}")
         return found
+    if config["farzi_fresh"] or (place / _MANIFEST).exists():  # unwanted, or damaged
+        remove_tree(place)
     check_writable(place)
-    begun = time.perf_counter()
-    manifest = {"fingerprint": fingerprint, "depends_on": depends, "snapshots": [], "models": []}
-    for number in range(options.models):
-        seed = config["seed"] + number
-        logger.info(set_color("Pool", "pink") + f": training model {number + 1} of {options.models} on the real data")
-        model = factory(seed)
-        trainer = WindowTrainer(config, model, traits)
-
-        def keep_snapshot(epoch, model=model, number=number):
-            if epoch in options.snapshots:
-                name = f"model{number}-epoch{epoch}.pt"
-                save_tensors(place / name, model.state_dict())
-                manifest["snapshots"].append(name)
-
-        keep_snapshot(0)
-        trainer.after_epoch = keep_snapshot
-        loader = WindowLoader(sequences, factory.dataset, config["train_batch_size"], seed)
-        with seeded(seed):  # dropout draws from the global generators
-            score, _ = trainer.fit(loader, valid_data, verbose=False, saved=True, show_progress=show_progress)
-        name = f"model{number}.pt"
-        save_tensors(place / name, trainer._best_state)
-        manifest["models"].append({"file": name, "seed": seed, "score": float(score)})
-    manifest["seconds"] = time.perf_counter() - begun
-    manifest["bigger_is_better"] = bool(config["valid_metric_bigger"])
+    models = [
+        _build_model(number, config, options, factory, traits, sequences, valid_data, place, fingerprint, show_progress)
+        for number in range(options.models)
+    ]
+    manifest = {
+        "fingerprint": fingerprint,
+        "depends_on": depends,
+        "snapshots": [
+            name
+            for number in range(options.models)
+            for name in (_snapshot_name(number, epoch) for epoch in options.snapshots)
+            if (place / name).is_file()  # training may have ended before
+        ],
+        "models": models,
+        "seconds": sum(model["seconds"] for model in models),
+        "bigger_is_better": bool(config["valid_metric_bigger"]),
+    }
     write_json(place / _MANIFEST, manifest)  # last: a pool without it is not finished
     built = _read(place, fingerprint, config["device"])
+    if built is None:
+        raise StorageError(f"the pool in {place} was changed or removed while it was built; start again")
     return Pool(built.teacher, built.snapshots, built.score, built.seconds, False, fingerprint)
+
+
+def _snapshot_name(number, epoch):
+    return f"model{number}-epoch{epoch}.pt"
+
+
+def _build_model(number, config, options, factory, traits, sequences, valid_data, place, fingerprint, show_progress):
+    """Train one model of the pool, or take it, or go on with it, if an earlier process got so far; returns its entry."""
+    done, state_file = place / f"model{number}.json", place / f"model{number}.state.pt"
+    seed, logger = config["seed"] + number, logging.getLogger()
+    if done.is_file():
+        with contextlib.suppress(StorageError, TypeError, KeyError):  # not of ours: trained again
+            entry = read_json(done)
+            if entry["fingerprint"] == fingerprint and (place / entry["file"]).is_file():
+                remove(state_file)  # left by a process that was killed before it could
+                return entry
+    logger.info(set_color("Pool", "pink") + f": training model {number + 1} of {options.models} on the real data")
+    model = factory(seed)
+    trainer = WindowTrainer(config, model, traits)
+    trainer.state_file = state_file
+    epochs_done = 0
+
+    def keep_snapshot(epoch):
+        nonlocal epochs_done
+        epochs_done = epoch
+        if epoch in options.snapshots:
+            save_tensors(place / _snapshot_name(number, epoch), model.state_dict())
+
+    if not state_file.is_file():
+        keep_snapshot(0)
+    trainer.after_epoch = keep_snapshot
+    loader = WindowLoader(sequences, factory.dataset, config["train_batch_size"], seed)
+
+    def where():
+        epoch = max(epochs_done, trainer.start_epoch) + 1
+        return f"while training model {number + 1} of {options.models} of the pool, in epoch {epoch}"
+
+    with interruptible(where), seeded(seed):  # dropout draws from the global generators
+        score, _ = trainer.fit(loader, valid_data, verbose=False, saved=True, show_progress=show_progress)
+    name = f"model{number}.pt"
+    save_tensors(place / name, trainer._best_state)
+    entry = {"file": name, "seed": seed, "score": float(score), "seconds": trainer.seconds, "fingerprint": fingerprint}
+    write_json(done, entry)
+    remove(state_file)
+    return entry
 
 
 def _read(place, fingerprint, device):

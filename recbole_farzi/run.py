@@ -4,10 +4,14 @@ import argparse
 import sys
 import time
 import warnings
+from pathlib import Path
 
 from recbole_farzi.errors import FarziError
 
 __all__ = ["main", "run_farzi"]
+
+
+_GO_ON = "the same command (without farzi_fresh) goes on from here"
 
 
 def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
@@ -30,22 +34,28 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
     from recbole.utils import init_logger, init_seed, set_color
 
     from recbole_farzi.configuration import build_config
-    from recbole_farzi.experiment import Experiment
+    from recbole_farzi.experiment import Experiment, places
+    from recbole_farzi.locks import alone_in
     from recbole_farzi.options import read_options
     from recbole_farzi.report import render, terminal_table
+    from recbole_farzi.resumption import interruptible
 
     config, model_class = build_config(model, dataset, config_file_list, config_dict)
     options = read_options(config)
     _start_logging(config, init_logger)
     init_seed(config["seed"], config["reproducibility"])
-    experiment = Experiment.prepare(config, options, model_class)
     begun = time.perf_counter()
-    trainer = experiment.distil()
-    hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
-    folder = experiment.emit(hard)
-    contenders, strata = experiment.compare(experiment.contenders())
-    results = experiment.results(contenders, strata)
-    render(results, experiment.report)
+    with alone_in(*places(config, options, model_class), Path(config["checkpoint_dir"]) / "farzi"):
+        with interruptible(lambda: "while reading the data"):
+            experiment = Experiment.prepare(config, options, model_class)
+        trainer = experiment.distil()
+        with interruptible(lambda: "while writing the summary"):
+            hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
+            folder = experiment.emit(hard)
+        contenders, strata = experiment.compare(experiment.contenders())
+        with interruptible(lambda: "while writing the report"):
+            results = experiment.results(contenders, strata)
+            render(results, experiment.report)
     if config["show_progress"]:
         print("\n" + terminal_table(results))
     experiment.logger.info(set_color("Report", "pink") + f": {experiment.report / 'report.html'}")
@@ -98,11 +108,13 @@ def main(arguments=None):
     except FarziError as error:
         print(f"run_farzi: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("run_farzi: interrupted; the same command (without farzi_fresh) goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"run_farzi: interrupted{f' {where}' if (where := str(interrupt)) else ''}; {_GO_ON}", file=sys.stderr)
         return 130
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from recbole_farzi.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         print(
             "run_farzi: not enough memory; lower farzi_sequences, farzi_length, farzi_inner_batch_size, "
@@ -112,7 +124,3 @@ def main(arguments=None):
         return 1
     return 0
 
-
-def _is_out_of_memory(error):
-    """NumPy's and Python's MemoryError, CUDA's error, and the plain RuntimeError of PyTorch's CPU allocator."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -1,10 +1,12 @@
 """Files that are written whole or not at all, and read back without unpickling objects."""
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -22,6 +24,9 @@ __all__ = [
     "save_tensors",
     "load_tensors",
     "new_directory",
+    "remove",
+    "remove_leftovers",
+    "remove_tree",
     "check_writable",
     "digest",
 ]
@@ -116,9 +121,7 @@ def new_directory(path):
     temporary = aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.old.*/it"):  # killed between the two renames below
-            if not path.exists():
-                os.replace(left, path)
+        _bring_back(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         yield temporary
         os.chmod(temporary, 0o755)
@@ -139,6 +142,59 @@ def new_directory(path):
                 shutil.rmtree(aside, ignore_errors=True)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove(path):
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def remove_tree(path):
+    """Remove a directory with all that is in it, if it is there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
+def remove_leftovers(directory):
+    """Remove what killed processes left behind: files that were being written in a directory, and unfinished or former
+    versions of the directory itself beside it. To be called by who holds the directory alone
+    (:func:`recbole_farzi.locks.alone_in`). A directory whose replacement was killed halfway comes back.
+    """
+    directory = Path(directory)
+    with contextlib.suppress(OSError):
+        _bring_back(directory)
+        beside = re.compile(rf"\.{re.escape(directory.name)}\.(old\.)?{_RANDOM}")
+        for path in directory.parent.iterdir():
+            if beside.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for path in directory.rglob(".*"):
+            if re.fullmatch(rf"\..+\.{_RANDOM}", path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
+
+
+_RANDOM = "[a-z0-9_]{8}"  # the names of tempfile
+
+
+def _bring_back(path):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.old.*/it"):  # killed between the two renames
+        if not path.exists():
+            os.replace(left, path)
 
 
 def check_writable(directory, needed=0):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from recbole.utils import calculate_valid_score, dict2str, early_stopping, set_color
 from tqdm import tqdm
 
+from recbole_farzi import memory
 from recbole_farzi.data import rows_checksum, training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
+from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
 from recbole_farzi.provenance import code, environment, settings
+from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
@@ -26,7 +30,6 @@ from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
 
-_SAVE_EVERY = 10  # outer steps between checkpoints
 _AFTERWARDS = ("farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_strata")
 
 
@@ -46,6 +49,8 @@ class FarziTrainer(RowTrainer):
 
     Attributes:
         summary: the best :class:`recbole_farzi.summary.Summary` on validation, after :meth:`fit`.
+        inner: how to train on it, :class:`recbole_farzi.options.InnerOptions`: the options' unless numbers went bad
+            (:mod:`recbole_farzi.recovery`).
         start: the summary that distillation started from.
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
         history: losses and validations of the run, plain values.
@@ -59,6 +64,7 @@ class FarziTrainer(RowTrainer):
     def __init__(self, config, model):
         self.options = read_options(config)
         super().__init__(config, model)
+        self.inner = self.options.inner
         self.student = Student(model)
         self.factory = None
         self.pool = None
@@ -85,14 +91,23 @@ class FarziTrainer(RowTrainer):
         Raises:
             DataError, StorageError, DivergenceError: in one line, what is wrong; what was reached is saved.
         """
+        directory = Path(self.config["checkpoint_dir"]) / "farzi"
+        with alone_in(directory):
+            return self._fit(train_data, valid_data, verbose, saved, show_progress, callback_fn, directory)
+
+    def _fit(self, train_data, valid_data, verbose, saved, show_progress, callback_fn, directory):
         config, options = self.config, self.options
         sequences = training_sequences(train_data.dataset)
         checksum = training_checksum(train_data.dataset, sequences)
         counts = sequences.counts(train_data.dataset.item_num)
-        directory = Path(config["checkpoint_dir"]) / "farzi"
         check_writable(directory)
         self.eval_collector.data_collect(train_data)
         self.factory = ModelFactory(type(self.model), config, train_data.dataset)
+        inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
+        plain_model = self.factory(config["seed"], dropout=False).train()
+        student, judge = (Student(model, self.student.traits) for model in (inner_model, plain_model))
+        costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher)
+        memory.check_plan(memory.plan(config, options, student), costs, memory.available(self.device))
         self.pool = build_pool(
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
@@ -106,11 +121,9 @@ class FarziTrainer(RowTrainer):
         }
         fingerprint = digest(depends)[:12]
         self.start = self._choose_start(sequences, counts, valid_data, directory / f"start-{fingerprint}.json" if saved else None)
-        inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
-        plain_model = self.factory(config["seed"], dropout=False).train()
         distiller = Distiller(
-            Student(inner_model, self.student.traits),
-            Student(plain_model, self.student.traits),
+            student,
+            judge,
             self.start,
             options.inner,
             options.outer,
@@ -132,12 +145,14 @@ class FarziTrainer(RowTrainer):
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         best = record["best"]
         tensors = best["tensors"] if best["tensors"] is not None else distiller.summary.tensors
+        self.inner = replace(distiller.recipe, learning_rate=best.get("inner_learning_rate", distiller.recipe.learning_rate))
         self.summary = self._as_kept(Summary(*(t.to(self.device) for t in tensors), options.summary.temperature))
         self.history = {
             "outer_steps": distiller.steps_done,
             "best_step": best["step"] if valid_data else distiller.steps_done,
             "seconds": record["seconds"],
             "skipped": distiller.skipped,
+            "reductions": distiller.recovery.reductions,
             "stopped_early": record["stopped_early"],
             "losses": record["losses"],
             "validations": record["validations"],
@@ -164,7 +179,7 @@ class FarziTrainer(RowTrainer):
 
     def train_student(self, summary, seed):
         """Train :attr:`model` from scratch on a summary by the recipe; what a :class:`SummaryTrainer` does, quietly."""
-        inner = self.options.inner
+        inner = self.inner
         fresh = self.factory(seed, dropout=inner.dropout).train()
         student = Student(fresh, self.student.traits)
         optimizer = recipe_optimizer(fresh, inner)
@@ -245,13 +260,22 @@ class FarziTrainer(RowTrainer):
             desc=set_color("Distil     ", "pink"),
         )  # fmt: skip
         begun, before = time.perf_counter(), record["seconds"]
+        pace, saved = Pace(), distiller.steps_done
 
         def save():
+            nonlocal saved
             record["seconds"] = before + time.perf_counter() - begun
             if checkpoint:
-                save_tensors(checkpoint, {"distiller": distiller.state(), "record": record})
+                with pace.saving():
+                    save_tensors(checkpoint, {"distiller": distiller.state(), "record": record})
+                saved = distiller.steps_done
 
-        try:
+        def where():
+            # What is in memory may be half of a step: the file holds the last state that is whole.
+            kept = f"; saved up to step {saved} in {checkpoint}" if checkpoint else ""
+            return f"while distilling, in outer step {distiller.steps_done + 1} of {outer.steps}{kept}"
+
+        with contextlib.closing(bar), interruptible(where):
             if valid_data and not record["validations"]:
                 self._validate(distiller, record, valid_data, verbose, callback_fn)
                 save()
@@ -259,11 +283,13 @@ class FarziTrainer(RowTrainer):
                 try:
                     step = distiller.step()
                 except DivergenceError as error:
-                    if best["tensors"] is None:
-                        raise
+                    if best["tensors"] is None and all(loss is None for loss in record["losses"]):
+                        raise  # there is nothing to keep
                     self.logger.warning(f"Distillation stops after outer step {distiller.steps_done}: {error}")
                     break
                 record["losses"].append(None if step.skipped else step.loss)
+                if step.reduced:
+                    self.logger.warning(step.reduced)
                 number = distiller.steps_done
                 if not step.skipped:
                     self.tensorboard.add_scalar("Distil/outer_loss", step.loss, number)
@@ -274,25 +300,16 @@ class FarziTrainer(RowTrainer):
                     stop = self._validate(distiller, record, valid_data, verbose, callback_fn)
                     record["stopped_early"] = record["finished"] = stop
                     save()
-                elif number % _SAVE_EVERY == 0:
+                elif pace.due:
                     save()
             if not record["finished"]:
                 record["finished"] = True
                 save()
-        except KeyboardInterrupt:
-            # What is in memory may be half of a step: the file holds the last state that is whole.
-            if checkpoint:
-                self.logger.info(
-                    f"Interrupted in outer step {distiller.steps_done + 1} of {outer.steps}; the same command goes on "
-                    f"from {checkpoint}, at most {_SAVE_EVERY} steps before"
-                )
-            raise
-        finally:
-            bar.close()
 
     def _validate(self, distiller, record, valid_data, verbose, callback_fn):
         """Train fresh students on the current summary, evaluate them, keep the best summary; returns whether to stop."""
         summary = self._as_kept(distiller.summary)
+        self.inner = distiller.recipe
         best, step = record["best"], distiller.steps_done
         worst = -np.inf if self.valid_metric_bigger else np.inf
         try:
@@ -310,7 +327,8 @@ class FarziTrainer(RowTrainer):
             bigger=self.valid_metric_bigger,
         )
         if update:
-            best.update(step=step, result=result, tensors=[t.cpu() for t in summary.tensors])
+            rate = self.inner.learning_rate
+            best.update(step=step, result=result, tensors=[t.cpu() for t in summary.tensors], inner_learning_rate=rate)
         record["validations"].append({"step": step, "metrics": result})
         if verbose:
             self.logger.info(

@@ -5,18 +5,22 @@ evaluator; what differs is the loss of a batch and where batches come from.
 """
 
 import copy
+import logging
+import time
 
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
-from recbole_farzi.errors import DataError, DivergenceError
+from recbole_farzi.errors import DataError, DivergenceError, StorageError
 from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
+from recbole_farzi.resumption import Pace, random_streams, restore_random_streams
 from recbole_farzi.sentences import following
 from recbole_farzi.sequences import Sequences, batch_order
 from recbole_farzi.soft_events import soft_cross_entropy_dense
+from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student, all_prefixes
 
 __all__ = [
@@ -37,6 +41,9 @@ class RowTrainer(Trainer):
     Attributes:
         rows: the ``DataStruct`` of the last :meth:`evaluate`; see :class:`recbole_farzi.metrics.RowCollector`.
         student: the model as :class:`recbole_farzi.student.Student`, or None where it is read history by history.
+        state_file: file in which :meth:`fit` keeps its state at the beginnings of epochs, and from which it goes on if the
+            file is there; None keeps nothing. Who set it removes it when what was trained is stored.
+        seconds: time that :meth:`fit` took, with that of the processes which it continued.
     """
 
     _remedy = "a smaller learning_rate"
@@ -47,6 +54,56 @@ class RowTrainer(Trainer):
         self.student = None
         self._every_position = config["farzi_positions"] == "every"
         self._best_state = None
+        self.state_file = None
+        self.seconds = 0.0
+        self._pace = Pace()
+
+    def fit(self, train_data, *args, **kwargs):
+        """As RecBole's; goes on from :attr:`state_file` if there is one, to the same result as if never interrupted."""
+        self._begun = time.perf_counter()
+        if self.state_file is not None and self.state_file.is_file():
+            self._continue(train_data)
+        result = super().fit(train_data, *args, **kwargs)
+        self.seconds += time.perf_counter() - self._begun
+        return result
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        if self.state_file is not None and epoch_idx > self.start_epoch and self._pace.due:
+            with self._pace.saving():
+                save_tensors(self.state_file, self._state(train_data, epoch_idx))
+        return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+
+    def _state(self, train_data, epoch):
+        return {
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self._best_state,
+            "best_score": float(self.best_valid_score),
+            "best_result": None if self.best_valid_result is None else {k: float(v) for k, v in self.best_valid_result.items()},
+            "waited": self.cur_step,
+            "losses": dict(self.train_loss_dict),
+            "loader": loader_state(train_data),
+            "random": random_streams(self.device),
+            "seconds": self.seconds + time.perf_counter() - self._begun,
+        }
+
+    def _continue(self, train_data):
+        try:
+            state = load_tensors(self.state_file, self.device)
+            epoch, waited = int(state["epoch"]), int(state["waited"])
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self._best_state = state["best"]
+            self.best_valid_score, self.best_valid_result = state["best_score"], state["best_result"]
+            self.train_loss_dict, self.seconds = state["losses"], state["seconds"]
+            restore_loader(train_data, state["loader"])
+            restore_random_streams(state["random"], self.device)
+        except (StorageError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise StorageError(f"training cannot be continued from {self.state_file} ({reason}); remove it") from error
+        self.start_epoch, self.cur_step = epoch, waited
+        logging.getLogger().info(f"Training goes on after epoch {epoch}, from {self.state_file}")
 
     @property
     def rows(self):
@@ -90,6 +147,20 @@ class RowTrainer(Trainer):
         return super().evaluate(eval_data, load_best_model, model_file, show_progress)
 
 
+def loader_state(loader):
+    """What a loader of training batches does next, as plain values and tensors: for :func:`restore_loader`."""
+    generator = getattr(loader, "generator", None)
+    return {"epoch": getattr(loader, "epoch", None), "generator": None if generator is None else generator.get_state()}
+
+
+def restore_loader(loader, state):
+    """Have a loader go on from what :func:`loader_state` returned."""
+    if state["epoch"] is not None:
+        loader.epoch = state["epoch"]
+    if state["generator"] is not None:
+        loader.generator.set_state(state["generator"].cpu())
+
+
 class WindowLoader:
     """Batches of real windows, another cut and order in each epoch; stands in for RecBole's train data loader.
 
@@ -100,6 +171,9 @@ class WindowLoader:
         seed: of cuts and orders.
         least_batches: few events are gone through more than once between two validations, so that an epoch has at least
             about this many steps.
+
+    Attributes:
+        epoch: number of the coming epoch, on which its batches depend.
 
     Raises:
         DataError: no history has two events, so that there is nothing to predict.
@@ -113,7 +187,7 @@ class WindowLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.least_batches = least_batches
-        self._epoch = 0
+        self.epoch = 0
         self._next = None
         if all(len(items) < 2 for items in sequences.items):
             raise DataError(f"its {sequences.events} events hold no two of the same user, so nothing can be predicted")
@@ -123,7 +197,7 @@ class WindowLoader:
         if self._next is None:
             self._next, passes = [], 0
             while passes == 0 or len(self._next) < self.least_batches:
-                rng = np.random.default_rng([self.seed, self._epoch, passes])
+                rng = np.random.default_rng([self.seed, self.epoch, passes])
                 self._next.extend(self.sequences.batches(self.batch_size, rng))
                 passes += 1
         return self._next
@@ -133,7 +207,7 @@ class WindowLoader:
 
     def __iter__(self):
         batches = self._batches()
-        self._epoch, self._next = self._epoch + 1, None
+        self.epoch, self._next = self.epoch + 1, None
         return iter(batches)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from recbole_farzi.adjoint import Adam, Checkpointed, State, StoreAll, Unrolled, unroll
 from recbole_farzi.distillation import Distiller
-from recbole_farzi.errors import DivergenceError
 from recbole_farzi.models import without_dropout
 from recbole_farzi.options import read_options
 from recbole_farzi.soft_events import soft_distributions
@@ -200,13 +199,4 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_distiller)
     distiller.initial = initial
     assert distiller.step().skipped  # the trajectory that was begun before the mend
     assert not distiller.step().skipped
-    assert distiller.failures == 0 and distiller.skipped == 2
-
-
-def test_a_run_that_cannot_recover_stops_with_advice(make_distiller):
-    distiller = make_distiller(farzi_window=6)
-    initial = distiller.initial
-    distiller.initial = lambda seed: {name: value * float("nan") for name, value in initial(seed).items()}
-    with pytest.raises(DivergenceError, match="reduce farzi_inner_learning_rate"):
-        for _ in range(20):
-            distiller.step()
+    assert distiller.skipped == 2 and distiller.recipe == distiller.inner

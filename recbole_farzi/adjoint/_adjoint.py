@@ -184,6 +184,7 @@ class Truncated(Adjoint):
         random: K, at least 1; exactly one of the two must be given.
         seed: for `random`: a given seed draws the same end at each call, so pass another for each outer step;
             None draws from PyTorch's global CPU generator.
+        states: which states of the window are kept, with K in place of T; None keeps all K.
 
     Raises:
         OptionError: for K < 1, or unless exactly one of `last` and `random` is given.
@@ -192,6 +193,7 @@ class Truncated(Adjoint):
     last: Optional[int] = None
     random: Optional[int] = None
     seed: Optional[int] = None
+    states: Optional[Checkpointed] = None
 
     def __post_init__(self) -> None:
         if (self.last is None) == (self.random is None):
@@ -217,7 +219,8 @@ class Truncated(Adjoint):
         if not _needs_gradient(call):
             return last, *_plain(call, last)
         w, slots = (call.w, call.slots) if first == 0 else _plain(call, first)
-        return _differentiable(call, Every(1), first, last, w, slots)
+        schedule = Every(1) if self.states is None else self.states.schedule(dataclasses.replace(call, steps=last - first))
+        return _differentiable(call, schedule, first, last, w, slots)
 
 
 @dataclasses.dataclass(frozen=True)

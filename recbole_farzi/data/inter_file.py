@@ -10,6 +10,8 @@ from recbole_farzi.errors import DataError, OptionError
 
 __all__ = ["check_inter_file"]
 
+_LONGEST_LINE = 16 * 2**20  # characters
+
 
 def check_inter_file(config):
     """Refuse a missing or broken ``.inter`` file in one line that names the line of the file.
@@ -41,7 +43,8 @@ def check_inter_file(config):
     needed = {config["USER_ID_FIELD"]: "token", config["ITEM_ID_FIELD"]: "token", config["TIME_FIELD"]: "float"}
     try:
         with open(path, encoding=encoding) as file:
-            header = file.readline().rstrip("\r\n").split(separator)
+            lines = _lines(path, file)
+            header = next(lines, "").rstrip("\r\n").split(separator)
             columns = [field.partition(":")[::2] for field in header]
             if header[0].startswith("\ufeff"):
                 raise DataError(f"{path} begins with a byte order mark; set option encoding to utf-8-sig, or remove it")
@@ -61,7 +64,7 @@ def check_inter_file(config):
                 raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(f for f, _ in columns)}")
             positions = [(i, field, kind) for i, (field, kind) in enumerate(columns) if field in needed]
             events = 0
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(lines, start=2):
                 if line == "\n":
                     continue  # pandas skips it too
                 values = line.rstrip("\r\n").split(separator)
@@ -95,12 +98,13 @@ def _check_benchmark_file(config, path):
     needed = [config["USER_ID_FIELD"], item + config["LIST_SUFFIX"], item]
     try:
         with open(path, encoding=encoding, newline="\n") as file:
-            columns = [field.partition(":")[0] for field in file.readline().rstrip("\r\n").split(separator)]
+            lines = _lines(path, file)
+            columns = [field.partition(":")[0] for field in next(lines, "").rstrip("\r\n").split(separator)]
             missing = set(needed) - set(columns)
             if missing:
                 raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
             place = columns.index(needed[1])
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(lines, start=2):
                 values = line.rstrip("\r\n").split(separator)
                 if len(values) != len(columns):
                     raise DataError(f"{path}, line {number}: {len(values)} fields where the header has {len(columns)}")
@@ -116,6 +120,16 @@ def _check_benchmark_file(config, path):
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeError, LookupError) as error:
         raise DataError(f"{path} is not text in encoding {encoding} ({error}); set option encoding") from error
+
+
+def _lines(path, file):
+    """A text file's lines; one that is no line at all is not read to its end."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
+            raise DataError(f"{path}, line {number} is longer than {_LONGEST_LINE:,} characters: is this a text file?")
+        yield line
 
 
 def _unquoted(path, number, value):

@@ -1,0 +1,240 @@
+"""Memory: estimated before the start, refused with settings that fit, and fewer states where it ends all the same."""
+
+import copy
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_farzi import memory
+from recbole_farzi.distillation import Distiller
+from recbole_farzi.errors import OptionError
+from recbole_farzi.memory import Costs, PeakBytes, Plan, check_plan, is_out_of_memory, measure, needed, stored_states
+from recbole_farzi.models import ModelFactory, without_dropout
+from recbole_farzi.options import read_options
+from recbole_farzi.starts import random_start
+from recbole_farzi.student import Student
+
+PLAN = Plan(
+    vocabulary=1000, parameters=100_000, length=51, latent_dim=8, window=40, trajectories=1, sequences=50, inner_batch_size=10,
+    outer_block=128, checkpoint_every=0, train_batch_size=64, eval_batch_size=512,
+)  # fmt: skip
+COSTS = Costs(inner=(10_000_000, 2_000_000, 10_000), outer=(5_000_000, 1_000_000, 0))
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+def test_bytes_are_those_of_the_tensors_that_are_alive_at_once():
+    with PeakBytes() as counted:
+        a = torch.zeros(1000)  # 4000 bytes
+        b = a + 1
+        assert counted.now == counted.peak == 8000
+        del b
+        assert counted.now == 4000
+        a.add_(1)
+        a.view(10, 100)[3]  # views take nothing
+        assert counted.now == 4000
+        del a
+        torch.ones(500)
+    assert counted.now == 0 and counted.peak == 8000
+
+
+def test_what_autograd_keeps_is_counted():
+    x = torch.zeros(1000, requires_grad=True)
+    with PeakBytes() as counted:
+        y = x.exp().sin().sum()  # keeps exp's result and sin's argument, which are one tensor, and frees sin's result
+        assert counted.now == 4000 + 4
+        y.backward()
+    assert counted.peak >= 12000
+
+
+@pytest.mark.parametrize(
+    "steps, every, states", [(40, 0, 40), (40, -1, 7), (40, 1, 40), (40, 5, 13), (40, 40, 40), (40, 100, 40), (1, -1, 1), (2, 0, 2)]
+)
+def test_states_that_a_strategy_holds(steps, every, states):
+    assert stored_states(steps, every) == states
+
+
+# --- the estimate against the truth -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_distiller(make_config, tiny_split):
+    def make(**overrides):
+        config, model_class = make_config(**overrides)
+        options = read_options(config)
+        model = without_dropout(ModelFactory(model_class, config, tiny_split.train.dataset)(0)).train()
+        student, judge = Student(model), Student(copy.deepcopy(model))
+        start = random_start(
+            options.summary.sequences, options.summary.length, 3, tiny_split.vocabulary, 1.0, seed=0
+        )
+        return config, Distiller(
+            student, judge, start, options.inner, options.outer, lambda seed: student.parameter_dict(), tiny_split.sequences, 3
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"farzi_inner_steps": 30, "farzi_window": 30},
+        {"farzi_inner_steps": 30, "farzi_window": 30, "farzi_checkpoint_every": -1},
+        {"farzi_sequences": 40, "farzi_inner_batch_size": 40},
+        {"farzi_outer_batch_size": 200},
+        {"model": "GRU4Rec", "farzi_inner_steps": 12, "farzi_window": 12},
+    ],
+    ids=lambda options: "-".join(f"{name.removeprefix('farzi_')}={value}" for name, value in options.items()),
+)
+def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
+    config, distiller = make_distiller(**options)
+    costs = measure(distiller.student, distiller.judge, 11, torch.device("cpu"))
+    plan = memory.plan(config, read_options(config), distiller.student)
+    estimated = needed(plan, costs)["distillation"]
+    distiller.step()  # the first makes the optimiser's moments and the first trajectory
+    with PeakBytes() as counted:
+        distiller.step()
+    assert counted.peak / 1.5 < estimated < counted.peak * 2
+
+
+def test_more_of_anything_takes_more():
+    sizes = needed(PLAN, COSTS)
+    for field in (
+        "sequences", "inner_batch_size", "outer_block", "window", "parameters", "vocabulary", "length", "latent_dim"
+    ):
+        larger = needed(replace(PLAN, **{field: 1000 * getattr(PLAN, field)}), COSTS)
+        assert larger["distillation"] > sizes["distillation"], field
+    assert needed(replace(PLAN, train_batch_size=1000), COSTS)["training"] > sizes["training"]
+    assert needed(replace(PLAN, eval_batch_size=1000), COSTS)["evaluation"] > sizes["evaluation"]
+    assert needed(replace(PLAN, checkpoint_every=-1), COSTS)["distillation"] < sizes["distillation"]
+
+
+# --- refusal ----------------------------------------------------------------------------------------------------------
+
+
+def refusal(plan, room):
+    with pytest.raises(OptionError) as caught:
+        check_plan(plan, COSTS, room)
+    message = str(caught.value)
+    assert "\n" not in message
+    changes = {
+        name.removeprefix("farzi_"): int(value) for name, value in re.findall(r"--(\w+)=(-?\d+)", message)
+    }
+    return message, changes
+
+
+def test_what_fits_is_not_refused():
+    check_plan(PLAN, COSTS, max(needed(PLAN, COSTS).values()))
+
+
+@pytest.mark.parametrize("share", [0.99, 0.9, 0.5, 0.3, 0.2])
+@pytest.mark.parametrize(
+    "plan",
+    [PLAN, replace(PLAN, outer_block=4096), replace(PLAN, inner_batch_size=500, sequences=5000),
+     replace(PLAN, train_batch_size=10_000), replace(PLAN, eval_batch_size=1_000_000)],
+    ids=["default", "outer", "inner", "training", "evaluation"],
+)  # fmt: skip
+def test_a_plan_that_is_too_large_is_refused_with_settings_that_fit_and_no_lower_than_needed(plan, share):
+    room = int(max(needed(plan, COSTS).values()) * share)
+    message, changes = refusal(plan, room)
+    assert "would take about" in message and "are free; it fits with --" in message
+    fitting = replace(plan, **changes)
+    check_plan(fitting, COSTS, room)
+    assert fitting.inner_batch_size <= fitting.sequences
+    for field, value in changes.items():  # one more of any of them does not fit
+        if field != "checkpoint_every":
+            assert value < getattr(plan, field)
+            more = replace(fitting, **{field: value + 1})
+            if more.inner_batch_size <= more.sequences:
+                assert max(needed(more, COSTS).values()) > room
+    if set(changes) - {"checkpoint_every"} and "checkpoint_every" in changes:  # the interval alone would not do
+        assert max(needed(replace(plan, checkpoint_every=-1), COSTS).values()) > room
+
+
+def test_storing_fewer_states_comes_first_because_it_changes_no_result():
+    plan = replace(PLAN, window=400, parameters=10_000_000)
+    _, changes = refusal(plan, int(max(needed(plan, COSTS).values()) * 0.5))
+    assert changes == {"checkpoint_every": -1}
+
+
+def test_what_cannot_fit_says_so():
+    message, changes = refusal(replace(PLAN, parameters=10**10), 2**30)
+    assert changes == {} and "take a smaller model, fewer items or more memory" in message
+
+
+def test_the_limits_of_the_process_count(monkeypatch):
+    room = memory.available(torch.device("cpu"))
+    assert 0 < room
+    resource = pytest.importorskip("resource")
+    used = memory.psutil.Process().memory_info().vms
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (used + 12_345, used + 12_345))
+    assert memory.available(torch.device("cpu")) == pytest.approx(12_345, abs=5e7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_memory_of_a_cuda_device():
+    device = torch.device("cuda")
+    free = memory.available(device)
+    held = torch.zeros(2**26, device=device)
+    assert free - memory.available(device) >= 2**28 * 0.9 and held.is_cuda
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [(MemoryError(), True), (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+     (RuntimeError("CUDA out of memory. Tried to allocate"), True), (RuntimeError("shapes do not match"), False)],
+)  # fmt: skip
+def test_errors_of_memory_are_told_from_others(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+# --- at run time ------------------------------------------------------------------------------------------------------
+
+
+def losses(distiller, steps):
+    return [distiller.step().loss for _ in range(steps)]
+
+
+@pytest.mark.parametrize("window", [30, 20])
+def test_memory_that_ends_stores_fewer_states_and_changes_no_bit(make_distiller, monkeypatch, window):
+    options = {"farzi_inner_steps": 30, "farzi_window": window, "farzi_unroll": "last", "farzi_inner_dropout": True}
+    _, whole = make_distiller(**options)
+    expected = losses(whole, 3)
+    _, distiller = make_distiller(**options)
+    original = Distiller._advance
+
+    def advance(self, trajectory, leaf, steps):
+        held = stored_states(window, self.checkpoint_every)
+        if self.steps_done >= 1 and held > 12:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate many bytes")
+        return original(self, trajectory, leaf, steps)
+
+    monkeypatch.setattr(Distiller, "_advance", advance)
+    assert losses(distiller, 3) == expected
+    assert all(torch.equal(a, b) for a, b in zip(distiller.tensors, whole.tensors))
+    assert distiller.checkpoint_every != 0 and stored_states(window, distiller.checkpoint_every) <= 12
+    assert distiller.skipped == 0
+
+
+def test_memory_that_ends_whatever_is_stored_is_an_error(make_distiller, monkeypatch):
+    _, distiller = make_distiller()
+    monkeypatch.setattr(Distiller, "_advance", lambda *args: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        distiller.step()
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(make_distiller, monkeypatch):
+    _, distiller = make_distiller()
+    calls = []
+
+    def advance(*args):
+        calls.append(1)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Distiller, "_advance", advance)
+    with pytest.raises(RuntimeError, match="a bug"):
+        distiller.step()
+    assert len(calls) == 1
