@@ -188,7 +188,8 @@ def read_options(config):
         raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
     if outer.pretrained > 0 and pool.snapshots[0] > read.integer("epochs", at_least=1):
         raise OptionError(f"farzi_pool_snapshots={list(pool.snapshots)} are all after the last epoch of training (epochs)")
-    read.choice("farzi_positions", POSITIONS)
+    if read.choice("farzi_positions", POSITIONS) == "every":
+        read.check_that_every_position_can_be_predicted()
     output = OutputOptions(
         seeds=read.integer("farzi_seeds", at_least=1),
         contenders=read.contenders("farzi_contenders"),
@@ -299,6 +300,16 @@ class _Reader:
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise OptionError(f"option {name}={value!r} must be a text that is not empty")
         return value
+
+    def check_that_every_position_can_be_predicted(self):
+        """RecBole's own splits cut histories, and its own rows have one target each."""
+        if not self.config["benchmark_filename"]:
+            raise OptionError(
+                "farzi_positions=every needs a dataset with a split of its own (option benchmark_filename; see "
+                "properties/language.yaml): where RecBole splits histories, their training events would be tested on too"
+            )
+        if self.config["farzi_full_data"] != "windows":
+            raise OptionError("farzi_positions=every needs farzi_full_data=windows: RecBole's rows have one target each")
 
     def check_recbole_options(self):
         """RecBole's own options that it would not check, or only after long work."""

@@ -16,6 +16,7 @@ from recbole_farzi.data.convert import main as convert
 from recbole_farzi.data.text import PARTS, encode, restore
 from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.models import ModelFactory
+from recbole_farzi.options import read_options
 from recbole_farzi.run import run_farzi
 from recbole_farzi.training import WindowLoader, WindowTrainer
 
@@ -107,8 +108,6 @@ def test_metrics_are_those_of_each_word_after_the_words_before_it(configured, te
 
 def test_the_unigram_model_has_the_perplexity_of_its_known_probabilities(configured, text_dataset):
     config, model_class, split = configured(farzi_contenders=["popularity"])
-    from recbole_farzi.options import read_options
-
     factory = ModelFactory(model_class, config, split.train.dataset)
     made = ContenderFactory(config, read_options(config), split, factory, None, None, None, None, None)
     (unigram,) = made.contenders()
@@ -175,3 +174,28 @@ def test_accuracy_may_select_too_and_nothing_else_may(configured):
     assert configured(valid_metric="Perplexity")[0]["valid_metric_bigger"] is False
     with pytest.raises(OptionError, match="valid_metric=Accuracy is not among what is evaluated: crossentropy, perplexity"):
         configured(metrics=["Perplexity", "CrossEntropy"], valid_metric="Accuracy")
+
+
+def test_a_split_that_would_test_on_training_events_is_refused(make_config, configured, text_dataset):
+    with pytest.raises(OptionError, match="farzi_positions=every needs a dataset with a split of its own"):
+        read_options(make_config(farzi_positions="every")[0])
+    path = text_dataset / "tiny-text" / "tiny-text.test.inter"
+    path.write_text(path.read_text(encoding="utf-8").replace("test-3\t", "train-7\t"), encoding="utf-8")
+    with pytest.raises(DataError, match="user train-7 of dataset tiny-text is in the training and in the test part"):
+        configured()
+
+
+def test_rows_of_one_target_are_no_training_for_every_position(options):
+    config, _ = build_config("SASRec", "tiny-text", [LANGUAGE], {**options, "farzi_full_data": "prefixes"})
+    with pytest.raises(OptionError, match="needs farzi_full_data=windows"):
+        read_options(config)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_metrics_are_the_same_on_a_gpu(configured):
+    found = []
+    for use_gpu in (False, True):
+        config, model_class, split = configured(use_gpu=use_gpu)
+        net = ModelFactory(model_class, config, split.train.dataset)(3)
+        found.append(WindowTrainer(config, net).evaluate(split.test, load_best_model=False))
+    assert dict(found[0]) == pytest.approx(dict(found[1]), rel=1e-4)

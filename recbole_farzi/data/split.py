@@ -64,12 +64,26 @@ def load_split(config):
     for part, loader in (("train", train), ("validation", valid), ("test", test)):
         if len(loader.dataset) == 0:
             raise _nothing_left(name, part)
+    if config["farzi_positions"] == "every":
+        _check_that_users_are_apart(name, train.dataset, {"validation": valid.dataset, "test": test.dataset})
     items = train.dataset.item_num - 1
     if max(config["topk"], default=0) > items:
         raise OptionError(f"option topk={config['topk']} asks for more items than dataset {name} has ({items})")
     sequences = training_sequences(train.dataset)
     counts = sequences.counts(train.dataset.item_num)
     return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
+
+
+def _check_that_users_are_apart(name, train, others):
+    """Where the events of a history are predicted in evaluation, they must not be trained on."""
+    field = train.uid_field
+    for part, other in others.items():
+        both = np.intersect1d(train.inter_feat[field].numpy(), other.inter_feat[field].numpy())
+        if len(both):
+            raise DataError(
+                f"user {train.field2id_token[field][both[0]]} of dataset {name} is in the training and in the {part} part: with "
+                "farzi_positions=every its training events would be tested on too"
+            )
 
 
 @contextlib.contextmanager
