@@ -27,7 +27,7 @@ from recbole_farzi.errors import DivergenceError
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.storage import read_json, write_json, write_text
-from recbole_farzi.student import inspect_model
+from recbole_farzi.inspection import inspect_model
 from recbole_farzi.training import RowTrainer, WindowLoader, WindowTrainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ def train(model, dataset, files, overrides, prefixes, seed):
     if prefixes:
         trainer, loader = RowTrainer(config, network), split.train
     else:
-        trainer = WindowTrainer(config, network, inspect_model(network))
+        trainer = WindowTrainer(config, network, inspect_model(network, config))
         loader = WindowLoader(split.sequences, split.train.dataset, config["train_batch_size"], seed)
     try:
         with seeded(seed):

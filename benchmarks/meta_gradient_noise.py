@@ -86,7 +86,7 @@ class Problem:
         )
         outer = self.options.outer
         windows = self.split.sequences.sample(outer.batch_size, np.random.default_rng(seed))
-        judge.real_loss(windows, final, self.teacher.predictions(windows[:, :-1]), outer.teacher).backward()
+        judge.real_loss(windows, final, self.teacher.predictions(windows), outer.teacher).backward()
         distributions.backward(leaf.grad)
         return [t.grad.flatten() for t in summary]
 

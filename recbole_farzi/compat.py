@@ -222,9 +222,26 @@ def _measure_each_sequence(module):
     _record(f"{module.__name__}: lengths of sequences")
 
 
+def _single_precision_weights(module):
+    """``recbole.data.dataset.dataset``: preloaded weights are 64-bit, which KSR multiplies with its 32-bit states."""
+    import numpy as np
+
+    get_preload_weight = module.Dataset.get_preload_weight
+    if getattr(get_preload_weight, "_single", False):
+        return
+
+    def get(self, field):
+        return get_preload_weight(self, field).astype(np.float32)
+
+    module.Dataset.get_preload_weight = functools.wraps(get_preload_weight)(get)
+    module.Dataset.get_preload_weight._single = True
+    _record("recbole Dataset: preloaded weights")
+
+
 def _patch_dataset(module):
     _fill_missing_values(module)
     _measure_each_sequence(module)
+    _single_precision_weights(module)
 
 
 # --- SciPy -----------------------------------------------------------------------------------------------------------

@@ -100,7 +100,10 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
     model_class = resolve_model(model)
     _check_dataset_name(dataset)
     own = properties_directory()
-    layers = [own / "farzi.yaml", own / "model" / f"{model_class.__name__}.yaml", own / "dataset" / f"{dataset}.yaml"]
+    bases = [cls.__name__ for cls in reversed(model_class.__mro__) if cls is not model_class]  # RecBole's of which it is made
+    layers = [Path(recbole.__file__).parent / "properties" / "model" / f"{name}.yaml" for name in bases]
+    layers += [own / "farzi.yaml", *(own / "model" / f"{name}.yaml" for name in [*bases, model_class.__name__])]
+    layers.append(own / "dataset" / f"{dataset}.yaml")
     layers = [layer for layer in layers if layer.is_file()]
     known = _known_options(model_class)
     for source, content in [*zip(map(str, files), given), ("the command line", overrides)]:

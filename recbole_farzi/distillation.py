@@ -249,11 +249,12 @@ class Distiller:
     def _real_loss(self, params):
         """Mean cross-entropy of a real batch, by blocks where its scores would take too much memory."""
         batch = self._real_batch()
-        block = self.outer.block or rows_in_memory(batch, self.judge.vocabulary, SCORES_IN_MEMORY)
-        return blockwise_mean(self._loss_of, params, batch, block, weigh=lambda rows: int(rows[:, 1:].ne(0).sum()))
+        items = batch if torch.is_tensor(batch) else batch.items
+        block = self.outer.block or rows_in_memory(items, self.judge.vocabulary, SCORES_IN_MEMORY)
+        return blockwise_mean(self._loss_of, params, batch, block, weigh=self.judge.terms)
 
     def _loss_of(self, params, windows):
-        expected = self.teacher.predictions(windows[:, :-1]) if self.teacher is not None else None
+        expected = self.teacher.predictions(windows) if self.teacher is not None else None
         return self.judge.real_loss(windows, params, expected, self.outer.teacher)
 
     def _order(self, seed):

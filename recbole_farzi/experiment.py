@@ -81,8 +81,7 @@ class Experiment:
         """Fit a :class:`FarziTrainer`; returns it."""
         self.trainer = FarziTrainer(self.config, self.factory(self.config["seed"]))
         self.traits = self.trainer.student.traits
-        reading = "all positions at once" if self.traits.causal else "every prefix (it is not causal)"
-        self.logger.info(set_color("Model", "pink") + f": {type(self.trainer.model).__name__} reads {reading}")
+        self.logger.info(set_color("Model", "pink") + f": {type(self.trainer.model).__name__} reads {self.traits.reading}")
         self.trainer.fit(self.split.train, self.split.valid, show_progress=self.progress)
         return self.trainer
 

@@ -191,7 +191,7 @@ def _outer_loss(judge, windows, device, teacher):
     params = {name: value.requires_grad_(True) for name, value in judge.parameter_dict().items()}
     rows = torch.ones(windows, judge.model.max_seq_length + 1, dtype=torch.long, device=device)
     with torch.no_grad():
-        expected = judge.predictions(rows[:, :-1]) if teacher else None
+        expected = judge.predictions(rows) if teacher else None
     judge.real_loss(rows, params, expected, teacher).backward()
 
 

@@ -50,15 +50,19 @@ class RowCollector(Collector):
 
     Attributes:
         rows: the ``DataStruct`` of the last evaluation, or None before the first.
+        probabilities: the model scores by probabilities, not by their logarithms up to a constant (RepeatNet).
     """
 
     def __init__(self, config):
         super().__init__(config)
         self.rows = None
+        self.probabilities = False
 
     def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
         positive_u, positive_i = positive_u.to(scores_tensor.device), positive_i.to(scores_tensor.device)
+        if self.probabilities:
+            scores_tensor = torch.log(scores_tensor.clamp(min=0) + 1e-8)
         log_total = torch.logsumexp(scores_tensor, dim=-1)
         loss = log_total[positive_u] - scores_tensor[positive_u, positive_i]
         self.data_struct.update_tensor("rec.cross_entropy", loss)

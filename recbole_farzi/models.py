@@ -2,12 +2,14 @@
 
 import contextlib
 import importlib
+import io
 import os
 import random
 import sys
 
 import numpy as np
 import torch
+from recbole.data.transform import construct_transform
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import get_model, init_seed
 from torch import nn
@@ -91,6 +93,8 @@ class ModelFactory:
         self.model_class = model_class
         self.config = config
         self.dataset = dataset
+        if config["transform"] is not None:
+            construct_transform(config)  # gives names to the fields that it adds, which models ask the config for
 
     def __call__(self, seed, dropout=True):
         """A fresh model on the configured device.
@@ -102,10 +106,10 @@ class ModelFactory:
         Raises:
             ModelError: the model's own constructor fails with this configuration and dataset.
         """
-        with seeded(seed):
+        with seeded(seed), contextlib.redirect_stdout(io.StringIO()):  # some of RecBole's constructors print
             try:
                 model = self.model_class(self.config, self.dataset)
-            except (KeyError, TypeError, ValueError, AttributeError, NotImplementedError, AssertionError) as error:
+            except (Exception, SystemExit) as error:  # whatever a model's own code raises; some of RecBole's call sys.exit
                 raise ModelError(
                     f"{self.model_class.__name__} cannot be built with these options on this dataset: "
                     f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -24,6 +24,7 @@ SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
 UNROLLS = ("last", "random", "windows")
+LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 _LARGEST = 1_000_000_000  # of any number or size that has no bound of its own
 
@@ -335,8 +336,7 @@ class _Reader:
         mode = self.config["eval_args"]["mode"]
         if set(mode.values()) != {"full"}:
             raise OptionError(f"eval_args mode {mode} is not supported: the plugin ranks all items (mode: full)")
-        if self.config["loss_type"] != "CE":
-            raise OptionError(f"option loss_type={self.config['loss_type']!r} must be CE: soft events need a softmax")
+        self.choice("loss_type", LOSSES)
 
 
 def _bounds(above, at_least, at_most):

@@ -1,14 +1,15 @@
 """``run_farzi.py`` and :func:`run_farzi`: the whole job from the command line or from Python."""
 
 import argparse
+import shlex
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from recbole_farzi.errors import FarziError
+from recbole_farzi.errors import FarziError, OptionError
 
-__all__ = ["main", "run_farzi"]
+__all__ = ["main", "run_farzi", "run_students"]
 
 
 _GO_ON = "the same command (without farzi_fresh) goes on from here"
@@ -63,6 +64,40 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
     return {"results": results, "summary": trainer.summary, "summary_path": folder, "report_path": experiment.report}
 
 
+def run_students(distillers, students, dataset=None, config_file_list=(), config_dict=None):
+    """Train several models on the summaries that one or more distil, and write the cross-architecture table.
+
+    Args:
+        distillers: models that distil, as for :func:`run_farzi`; None takes ``model`` of the options, else SASRec.
+        students: models that train on the summaries.
+        dataset, config_file_list, config_dict: as for :func:`run_farzi`; they hold for all models.
+
+    Returns:
+        ``(results, folder)``; see :func:`recbole_farzi.architectures.compare_architectures`.
+
+    Raises:
+        FarziError: whatever a user can mend, in one line.
+    """
+    from recbole.utils import init_logger, init_seed
+
+    from recbole_farzi.architectures import compare_architectures
+    from recbole_farzi.configuration import build_config
+
+    config, model_class = build_config(distillers[0], dataset, config_file_list, config_dict)
+    _start_logging(config, init_logger)
+    init_seed(config["seed"], config["reproducibility"])
+    distillers = [model_class, *distillers[1:]]
+    return compare_architectures(distillers, students, dataset, config_file_list, config_dict, command=command_line())
+
+
+def command_line():
+    """The command line of this process, for the record; the Python call where there is none."""
+    program = Path(sys.argv[0]).name
+    if program in ("run_farzi.py", "run-farzi"):
+        return " ".join(["python run_farzi.py" if program.endswith(".py") else program, shlex.join(sys.argv[1:])]).strip()
+    return "recbole_farzi.run_students(...)"
+
+
 def _start_logging(config, init_logger):
     from recbole_farzi.errors import StorageError
 
@@ -76,7 +111,7 @@ def parse_arguments(arguments):
     """The command line: RecBole's ``-m``, ``-d``, ``--config_files`` and ``--key=value``.
 
     Returns:
-        ``(model, dataset, config files, overrides)``.
+        ``(models, dataset, config files, overrides, students)``; models and students are lists, empty if not given.
 
     Raises:
         OptionError: an argument is not understood.
@@ -89,14 +124,21 @@ def parse_arguments(arguments):
         description="Distil a RecBole dataset into a small summary, train on it, and report whom it serves.",
         epilog="Any option of RecBole and of properties/farzi.yaml: --key=value.",
     )
-    parser.add_argument("-m", "--model", help="sequential model: a name RecBole knows, or package.module:Class [SASRec]")
+    parser.add_argument(
+        "-m", "--model", nargs="+", default=[], metavar="MODEL",
+        help="sequential model: a name RecBole knows, or package.module:Class [SASRec]; several only with --students",
+    )  # fmt: skip
+    parser.add_argument(
+        "--students", nargs="+", default=[], metavar="MODEL",
+        help="train these models, too, on the summaries that -m distils, and write the cross-architecture table",
+    )  # fmt: skip
     parser.add_argument("-d", "--dataset", help="name of the dataset [ml-100k]")
     parser.add_argument(
         "--config_files", nargs="+", default=[], metavar="FILE", help="property files, separated by spaces; later ones win"
     )
     known, rest = parser.parse_known_args(arguments)
     files = [name for text in known.config_files for name in text.split()]
-    return known.model, known.dataset, files, parse_overrides(rest)
+    return known.model, known.dataset, files, parse_overrides(rest), known.students
 
 
 def main(arguments=None):
@@ -104,7 +146,13 @@ def main(arguments=None):
     warnings.filterwarnings("ignore", category=FutureWarning)  # RecBole's, about torch.cuda.amp
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
-        run_farzi(*parse_arguments(sys.argv[1:] if arguments is None else arguments))
+        models, dataset, files, overrides, students = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        if students:
+            run_students(models or [None], students, dataset, files, overrides)
+        elif len(models) > 1:
+            raise OptionError(f"-m {' '.join(models)}: several models distil only for --students")
+        else:
+            run_farzi(models[0] if models else None, dataset, files, overrides)
     except FarziError as error:
         print(f"run_farzi: {error}", file=sys.stderr)
         return 1

@@ -1,9 +1,33 @@
 """Users' histories as windows of events: what causal models train on, all positions at once."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-__all__ = ["Sequences", "batch_order", "histories_from_prefixes"]
+__all__ = ["Sequences", "Windows", "batch_order", "histories_from_prefixes"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of histories, with the users whose they are.
+
+    Attributes:
+        items: ids, shape [n, length], padded with 0 on the right.
+        users: shape [n].
+    """
+
+    items: torch.Tensor
+    users: torch.Tensor
+
+    def __len__(self):
+        return len(self.items)
+
+    def to(self, device):
+        return Windows(self.items.to(device), self.users.to(device))
+
+    def split(self, size):
+        return [Windows(items, users) for items, users in zip(self.items.split(size), self.users.split(size))]
 
 
 def histories_from_prefixes(users, prefixes, lengths, targets):
@@ -74,25 +98,41 @@ class Sequences:
         return np.bincount(np.concatenate(self.items), minlength=vocabulary) if self.items else np.zeros(vocabulary)
 
     def windows(self, rng):
-        """One epoch's windows in random order, shape [n, length + 1], padded with 0 on the right.
+        """One epoch's :class:`Windows` of ``length + 1`` events in random order.
 
         Args:
             rng: ``numpy.random.Generator`` that draws the offsets and the order.
         """
         step, rows = self.length, []
-        for items in self.items:
+        for user, items in zip(self.users, self.items):
             if len(items) <= step + 1:
-                rows.append(items)
+                rows.append((user, items))
                 continue
             first = int(rng.integers(1, step + 1))  # targets of the first, shorter window
-            rows.append(items[: first + 1])
-            rows.extend(items[start : start + step + 1] for start in range(first, len(items) - 1, step))
-        rows = [row for row in rows if len(row) > 1]
+            rows.append((user, items[: first + 1]))
+            rows.extend((user, items[start : start + step + 1]) for start in range(first, len(items) - 1, step))
+        rows = [(user, row) for user, row in rows if len(row) > 1]
         order = rng.permutation(len(rows))
-        out = np.zeros((len(rows), step + 1), dtype=np.int64)
+        out, users = np.zeros((len(rows), step + 1), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
         for i, j in enumerate(order):
-            out[i, : len(rows[j])] = rows[j]
-        return torch.from_numpy(out)
+            users[i], row = rows[j]
+            out[i, : len(row)] = row
+        return Windows(torch.from_numpy(out), torch.from_numpy(users))
+
+    def rows(self, rng):
+        """One epoch's :class:`Windows` that each end at their only target, for models that must read every prefix.
+
+        Args:
+            rng: ``numpy.random.Generator`` that draws the order.
+        """
+        histories = np.repeat(np.arange(len(self)), [max(len(items) - 1, 0) for items in self.items])
+        ends = np.concatenate([np.arange(2, len(items) + 1) for items in self.items])
+        order = rng.permutation(len(ends))
+        out = np.zeros((len(ends), self.length + 1), dtype=np.int64)
+        for row, (history, end) in zip(out, zip(histories[order], ends[order])):
+            window = self.items[history][max(0, end - self.length - 1) : end]
+            row[: len(window)] = window
+        return Windows(torch.from_numpy(out), torch.from_numpy(self.users[histories[order]]))
 
     def batches(self, batch_size, rng):
         """One epoch's windows in batches."""
@@ -110,7 +150,7 @@ class Sequences:
             rng: ``numpy.random.Generator``.
 
         Returns:
-            Shape [count, length + 1], padded with 0 on the right.
+            :class:`Windows` of ``length + 1`` events.
         """
         histories = np.searchsorted(self._targets, rng.integers(0, self._targets[-1], size=count), side="right")
         out = np.zeros((count, self.length + 1), dtype=np.int64)
@@ -119,7 +159,7 @@ class Sequences:
             end = int(rng.integers(2, len(items) + 1))
             window = items[max(0, end - self.length - 1) : end]
             row[: len(window)] = window
-        return torch.from_numpy(out)
+        return Windows(torch.from_numpy(out), torch.from_numpy(self.users[histories]))
 
 
 def batch_order(sequences, batch_size, steps, seed):

@@ -5,16 +5,16 @@ which is item 0 and carries no mass.
 
 Two identities make soft events cheap (see ``docs/method.md``):
 
-* **Virtual vocabulary.** ``embedding(p) = p E`` for a distribution ``p`` over items. Extending the table,
-  ``E' = concat(E, P E)``, gives each soft event an id of its own, ``V + k``, which any model that looks ids up in
-  a table can read.
+* **Virtual vocabulary.** ``embedding(p) = p E`` for a distribution ``p`` over items. With the table extended,
+  ``E' = concat(E, P E)``, each soft event has an id of its own, ``V + k``, which any model that looks ids up in
+  a table can read (:mod:`recbole_farzi.soft_ids`).
 * **Soft cross-entropy.** If scores are linear in the item's embedding, ``s_v = h . E_v``, then for a soft target ``p``
   ``-sum_v p_v log softmax(s)_v = logsumexp(s) - h . (p E)``: the score of the *virtual* item is all that is needed.
 """
 
 import torch
 
-__all__ = ["soft_distributions", "extend_table", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
+__all__ = ["soft_distributions", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
 
 
 def soft_distributions(latent, decoder, temperature=1.0, bias=None):
@@ -34,21 +34,6 @@ def soft_distributions(latent, decoder, temperature=1.0, bias=None):
         logits = logits + bias[1:]
     probabilities = torch.softmax(logits / temperature, dim=-1)
     return torch.nn.functional.pad(probabilities, (1, 0))
-
-
-def extend_table(table, distributions):
-    """Append the soft events' embeddings to an item table: ``concat(E, P E)``.
-
-    Args:
-        table: ``E``, shape [V + a, h] with a >= 0 rows beyond the vocabulary (a mask token, for example). Those rows
-            keep their ids, so virtual ids start at V + a.
-        distributions: ``P``, shape [k, V].
-
-    Returns:
-        Shape [V + a + k, h].
-    """
-    vocabulary = distributions.shape[-1]
-    return torch.cat([table, distributions @ table[:vocabulary]], dim=0)
 
 
 def virtual_ids(shape, first, device=None):

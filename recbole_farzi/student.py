@@ -1,42 +1,24 @@
-"""A RecBole sequential model as a function of its parameters, read at every position, over real or soft events.
+"""A RecBole sequential model as a function of its parameters: its scores and losses, over real or soft events.
 
-RecBole's models are used as they are. What the plugin needs to know of one is *tested on the live model*
-(:func:`inspect_model`), never assumed from its name: which tables are indexed by items, whether it is causal (then all
-positions are read in one pass), and whether its scores are linear in the item table (then soft targets are cheap).
+RecBole's models are used as they are. What the plugin needs to know of one is found out on the live model
+(:mod:`recbole_farzi.inspection`), never assumed from its name.
 """
 
 import contextlib
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from recbole_farzi.errors import ModelError
-from recbole_farzi.soft_events import (
-    extend_table,
-    soft_cross_entropy,
-    soft_cross_entropy_dense,
-    virtual_ids,
-)
+from recbole_farzi.adapters import features_of_virtual_ids, partners_from_the_batch
+from recbole_farzi.inspection import ModelTraits, inspect_model
+from recbole_farzi.interactions import cut_rows, interaction, prefix_rows, replayable, sequence_rows
+from recbole_farzi.soft_events import soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
+from recbole_farzi.soft_ids import SoftIds, SoftVocabulary
 
-__all__ = ["ModelTraits", "Student", "inspect_model"]
+__all__ = ["ModelTraits", "Student"]
 
-_TOLERANCE = 1e-4  # float32 forward passes of the same numbers in another batch shape agree to about 1e-6
-
-
-@dataclass(frozen=True)
-class ModelTraits:
-    """What was found out about a model by running it.
-
-    Attributes:
-        item_tables: names of the embedding tables that are looked up with item ids.
-        causal: every position can be read in one pass, and none sees a later event.
-        linear_scores: the score of a soft item ``p E`` is the ``p``-weighted mean of the items' scores.
-    """
-
-    item_tables: tuple
-    causal: bool
-    linear_scores: bool
+_TINY = 1e-8  # what RecBole's models add to a probability before its logarithm
+_ROWS = 512  # scored at once where rows do not depend on each other
 
 
 class Student(nn.Module):
@@ -44,97 +26,150 @@ class Student(nn.Module):
 
     Args:
         model: an instance of a RecBole ``SequentialRecommender``. It is not copied and not changed.
-        traits: what :func:`inspect_model` found; found now when None.
+        traits: what :func:`recbole_farzi.inspection.inspect_model` found; found now when None.
+        config: RecBole's Config, for the transform of batches that the model may need; used when ``traits`` is None.
+        last_only: :meth:`real_loss` of a model that must read every prefix takes each window's last event alone. For windows
+            that end at events drawn uniformly that is an unbiased estimate of the loss over all events, at a fraction of
+            the work.
 
     Raises:
-        ModelError: the model has no item table, or reads more than the sequence of items.
+        ModelError: the model cannot read soft events.
     """
 
-    def __init__(self, model, traits=None):
+    def __init__(self, model, traits=None, config=None, last_only=False):
         super().__init__()
         self.model = model
-        self.vocabulary = model.n_items
+        self.traits = traits if traits is not None else inspect_model(model, config)
+        self.vocabulary = self.traits.vocabulary
         self.length = model.max_seq_length
-        self.traits = traits if traits is not None else inspect_model(model)
+        self.last_only = last_only
 
-    def forward(self, item_seq, item_seq_len):
-        """The model's own ``full_sort_predict``; what :func:`torch.func.functional_call` calls."""
-        return self.model.full_sort_predict(
-            {self.model.ITEM_SEQ: item_seq, self.model.ITEM_SEQ_LEN: item_seq_len}
-        )
+    def forward(self, method, rows):
+        """One of the model's own methods; what :func:`torch.func.functional_call` calls."""
+        return getattr(self.model, method)(rows)
 
     def parameter_dict(self):
         """The model's parameters by name, detached copies: ``{name: tensor}``."""
         return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def scores(self, item_seq, params=None, distributions=None):
-        """Scores of every item after every event.
+    def forget_users(self):
+        """Give all users the mean of their embeddings, in place; returns self.
+
+        A summary knows no users: its sequences belong to the average user, so that training on it gives every user the same
+        gradient. Beginning from equal rows they stay equal, and the users of the evaluation are the one that was trained.
+        """
+        with torch.no_grad():
+            for name in self.traits.user_tables:
+                table = self.model.get_parameter(name)
+                table[1:] = table[1:].mean(dim=0)
+        return self
+
+    def scores(self, item_seq, params=None, distributions=None, users=None):
+        """Scores of every item after every event; log probabilities where the model scores by probabilities.
 
         Args:
             item_seq: ids, shape [B, n], n at most the model's maximum; 0 is padding, on the right.
             params: ``{name: tensor}`` to use in place of the model's own parameters, or None.
-            distributions: soft events ``P`` [k, V] that ``item_seq`` refers to as ids V + a, V + a + 1, ... (a: rows
-                that the item table has beyond the vocabulary), or None.
+            distributions: soft events ``P`` [k, V] that ``item_seq`` refers to as ids ``first``, ``first + 1``, ... (see
+                :class:`ModelTraits`), or None.
+            users: user ids [B], or distributions over users [B, U], or None for the average user.
 
         Returns:
             Shape [B, n, V], or [B, n, W] with W > V where the model scores virtual items too: those come last.
         """
-        replaced = {} if params is None else dict(params)
-        if distributions is not None:
-            own = dict(self.model.named_parameters())
-            for name in self.traits.item_tables:
-                replaced[name] = extend_table(replaced.get(name, own[name]), distributions)
-        replaced = {"model." + name: value for name, value in replaced.items()}
+        vocabulary = None if distributions is None else SoftVocabulary(distributions, self.traits.first)
         if self.traits.causal:
             lengths = item_seq.ne(0).sum(dim=1).clamp(min=1)
-            with _every_position(self.model):
-                return torch.func.functional_call(self, replaced, (item_seq, lengths))
-        prefixes, lengths = all_prefixes(item_seq)
-        scores = torch.func.functional_call(self, replaced, (prefixes, lengths))
-        return scores.view(*item_seq.shape, -1)
+            with every_position(self.model):
+                scores = self._full_sort(item_seq, lengths, users, params, vocabulary)
+            return self._as_logits(scores)
+        batch, length = item_seq.shape
+        rows = torch.arange(batch, device=item_seq.device).repeat_interleave(length)
+        sizes = item_seq.ne(0).sum(dim=1).clamp(min=1)
+        ends = torch.minimum(torch.arange(1, length + 1, device=item_seq.device).repeat(batch), sizes[rows])
+        prefixes, lengths = cut_rows(item_seq, rows, ends, self.length)
+        scores = self._row_scores(prefixes, lengths, _of_rows(users, rows), params, vocabulary)
+        return scores.view(batch, length, -1)
 
-    def real_loss(self, windows, params=None, expected=None, weight=0.0):
-        """Mean cross-entropy of the next event over all positions of real windows.
+    def real_loss(self, windows, params=None, expected=None, weight=0.0, last_only=False):
+        """Mean cross-entropy of the next event of real windows, over all positions.
+
+        A model that cannot score all items at once (no ``full_sort_predict``) has its own loss instead.
 
         Args:
-            windows: ids, shape [B, n + 1], 0 is padding, on the right.
+            windows: :class:`recbole_farzi.sequences.Windows`, or ids alone [B, n + 1] of the average user; 0 is padding, on
+                the right.
             params: see :meth:`scores`.
-            expected: a teacher's distributions of the next event, shape [B, n, V - 1], or None.
+            expected: a teacher's distributions of the next event, as :meth:`predictions` gives them, or None.
             weight: share of ``expected`` in the targets, from 0 to 1; the rest is the real event's (Hinton et al.,
                 "Distilling the Knowledge in a Neural Network", 2015).
+            last_only: of a model that must read every prefix, only the last event of each window counts.
 
         Returns:
             Scalar, in nats an event.
         """
-        scores = self.scores(windows[:, :-1], params)[..., 1 : self.vocabulary]
-        scores, targets = scores.reshape(-1, self.vocabulary - 1), windows[:, 1:].reshape(-1) - 1
+        if not self.traits.ranks:
+            ids, users = _parts(windows)
+            return self._own_loss(ids, users, params, last_only=self._cut(last_only))
+        scores, targets = self._next_scores(windows, params, last_only)
         if expected is None or weight == 0.0:
             return nn.functional.cross_entropy(scores, targets, ignore_index=-1)
         real = targets >= 0
         logs = torch.log_softmax(scores[real], dim=-1)
-        taught = -(logs * expected.reshape(scores.shape)[real]).sum(dim=-1).mean()
+        taught = -(logs * expected[real]).sum(dim=-1).mean()
         return weight * taught + (1.0 - weight) * nn.functional.nll_loss(logs, targets[real])
 
-    def predictions(self, item_seq):
-        """Distributions of the next event after every event of real sequences, without a graph: [B, n, V - 1]."""
-        with torch.no_grad():
-            return torch.softmax(self.scores(item_seq)[..., 1 : self.vocabulary], dim=-1)
+    def predictions(self, windows):
+        """Distributions of the next event wherever :meth:`real_loss` counts it, without a graph.
 
-    def soft_loss(self, distributions, params=None):
-        """Mean cross-entropy of the next soft event over all positions of synthetic sequences.
+        Args:
+            windows: see :meth:`real_loss`.
+
+        Returns:
+            Shape [r, V - 1]; None for a model that cannot score all items at once.
+        """
+        if not self.traits.ranks:
+            return None
+        with torch.no_grad():
+            return torch.softmax(self._next_scores(windows)[0], dim=-1)
+
+    def terms(self, windows):
+        """How many events :meth:`real_loss` of some windows is the mean over."""
+        ids, _ = _parts(windows)
+        targets = ids[:, 1:].ne(0)
+        return int((targets.any(dim=1) if self._cut(False) else targets).sum())
+
+    def training_loss(self, windows, params=None, last_only=False, alone=False):
+        """The loss with which the model trains on real windows: its own, or what equals it at all positions at once.
+
+        Args:
+            windows, params: see :meth:`real_loss`.
+            last_only: only the last event of each window counts.
+            alone: nothing but these windows is read, not even by a model that keeps its dataset (as :meth:`soft_loss`).
+        """
+        if self.traits.objective == "cross-entropy":
+            return self.real_loss(windows, params, last_only=last_only)
+        ids, users = _parts(windows)
+        return self._own_loss(ids, users, params, last_only=last_only, alone=alone)
+
+    def soft_loss(self, distributions, params=None, users=None):
+        """The loss with which the model trains on synthetic sequences: its own, over soft events and soft targets.
 
         Args:
             distributions: ``P``, shape [B, xi, V].
             params: see :meth:`scores`.
+            users: distributions over users [B, U], or None for the average user.
 
         Returns:
-            Scalar, in nats an event.
+            Scalar; in nats an event where the model's own loss is a cross-entropy.
         """
         batch, length, vocabulary = distributions.shape
         flat = distributions.reshape(-1, vocabulary)
-        first = self._first_virtual_id(params)
+        first = self.traits.first
         ids = virtual_ids((batch, length), first, device=flat.device)
-        scores = self.scores(ids[:, :-1], params, flat)
+        if self.traits.objective != "cross-entropy":
+            return self._own_loss(ids, users, params, SoftVocabulary(flat, first), alone=True)
+        scores = self.scores(ids[:, :-1], params, flat, users)
         real = scores[..., 1:vocabulary]
         if self.traits.linear_scores:
             last = scores.shape[-1] - batch * length
@@ -142,148 +177,137 @@ class Student(nn.Module):
             return soft_cross_entropy(real, scores.gather(-1, target).squeeze(-1)).mean()
         return soft_cross_entropy_dense(real, distributions[:, 1:, 1:]).mean()
 
-    def _first_virtual_id(self, params):
-        name = self.traits.item_tables[0]
-        table = params[name] if params is not None and name in params else self.model.get_parameter(name)
-        return table.shape[0]
+    def row_scores(self, item_seq, lengths, users=None, params=None):
+        """Scores of every item after given histories; log probabilities where the model scores by probabilities.
+
+        Args:
+            item_seq: ids, shape [r, n], n at most the model's maximum; 0 is padding, on the right.
+            lengths: shape [r].
+            users: user ids [r], or None for the average user.
+            params: see :meth:`scores`.
+
+        Returns:
+            Shape [r, V].
+        """
+        item_seq = nn.functional.pad(item_seq, (0, self.length - item_seq.shape[1]))
+        return self._row_scores(item_seq, lengths, users, params)
+
+    def _cut(self, last_only):
+        return (last_only or self.last_only) and not self.traits.causal
+
+    def _next_scores(self, windows, params=None, last_only=False):
+        """Scores of the items but padding for each next event [r, V - 1], and which it is [r]; -1: there is none."""
+        ids, users = _parts(windows)
+        if self.traits.causal:
+            scores, targets = self.scores(ids[:, :-1], params, users=users), ids[:, 1:].reshape(-1)
+        else:
+            prefixes, lengths, targets, rows = prefix_rows(ids, self.length, self._cut(last_only))
+            scores = self._row_scores(prefixes, lengths, _of_rows(users, rows), params)
+        return scores[..., 1 : self.vocabulary].reshape(-1, self.vocabulary - 1), targets - 1
+
+    def _own_loss(self, ids, users, params, vocabulary=None, last_only=False, alone=False):
+        """The model's ``calculate_loss`` on all rows of the sequences, with what is random in it replayable."""
+        traits = self.traits
+        with replayable():
+            if traits.objective == "sequence":
+                item_seq, lengths, targets, rows = sequence_rows(ids, self.length, last_only)
+            else:
+                item_seq, lengths, targets, rows = prefix_rows(ids, self.length, last_only)
+            users, user_vocabulary = self._users(_of_rows(users, rows), len(rows), ids.device)
+            batch = interaction(
+                self.model, item_seq, lengths, users, targets, self.vocabulary, traits.reads, traits.transform
+            )
+            with contextlib.ExitStack() as stack:
+                if alone:
+                    stack.enter_context(partners_from_the_batch(self.model, batch))
+                loss = self._call("calculate_loss", batch, params, vocabulary, user_vocabulary)
+        loss = sum(loss) if isinstance(loss, tuple) else loss
+        return loss.reshape(())
+
+    def _full_sort(self, item_seq, lengths, users, params, vocabulary):
+        users, user_vocabulary = self._users(users, len(item_seq), item_seq.device)
+        # Some models compute their loss on the way, of a target that is no part of the scores.
+        rows = interaction(self.model, item_seq, lengths, users, torch.ones_like(lengths), self.vocabulary, ())
+        return self._call("full_sort_predict", rows, params, vocabulary, user_vocabulary, self.traits.linear_scores)
+
+    def _row_scores(self, item_seq, lengths, users, params, vocabulary=None):
+        score = self._full_sort if self.traits.ranks else self._score_one_by_one
+        size = max(1, len(item_seq)) if self.model.training else _ROWS
+        scores = [
+            self._as_logits(score(seq, size, user, params, vocabulary))
+            for seq, size, user in zip(
+                item_seq.split(size), lengths.split(size), [None] * len(item_seq) if users is None else users.split(size)
+            )
+        ]
+        return torch.cat(scores)
+
+    def _score_one_by_one(self, item_seq, lengths, users, params, vocabulary):
+        """What RecBole does in evaluation where a model has no ``full_sort_predict``: ``predict`` for every item."""
+        users, user_vocabulary = self._users(users, len(item_seq), item_seq.device)
+        targets = torch.arange(self.vocabulary, device=item_seq.device)
+        scores = []
+        for row in range(len(item_seq)):
+            part = slice(row, row + 1)
+            rows = [value[part].repeat_interleave(len(targets), dim=0) for value in (item_seq, lengths, users)]
+            batch = interaction(
+                self.model, *rows, targets, self.vocabulary, {getattr(self.model, "NEG_ITEM_SEQ", None)}
+            )
+            scores.append(self._call("predict", batch, params, vocabulary, user_vocabulary))
+        return torch.stack(scores)
+
+    def _call(self, method, rows, params, items, users, extend=False):
+        """A method of the model under given parameters, with ids that may be virtual.
+
+        With ``extend`` the item tables themselves get the virtual rows, so that the model scores virtual items too.
+        """
+        replaced = {} if params is None else dict(params)
+        own = dict(self.model.named_parameters(remove_duplicate=False)) if items is not None or users is not None else {}
+        tables = []
+        with contextlib.ExitStack() as stack:
+            for names, vocabulary in ((self.traits.item_tables, items), (self.traits.user_tables, users)):
+                for name in names if vocabulary is not None else ():
+                    table = replaced.get(name, own[name])
+                    if extend and vocabulary is items:
+                        replaced[name] = vocabulary.extend(table)
+                    else:
+                        tables.append((table, vocabulary))
+            stack.enter_context(features_of_virtual_ids(self.model, items, users))
+            if tables or (items is not None and not extend):
+                stack.enter_context(SoftIds(None if extend else items, tables))
+            replaced = {"model." + name: value for name, value in replaced.items()}
+            return torch.func.functional_call(self, replaced, (method, rows))
+
+    def _users(self, users, rows, device):
+        """Ids of the rows' users, and the :class:`SoftVocabulary` of those that are virtual (None: none is)."""
+        count = self.traits.users
+        if count == 0:
+            return torch.ones(rows, dtype=torch.long, device=device), None
+        if users is None:
+            dtype = next(self.model.parameters()).dtype
+            average = torch.full((1, count), 1.0 / (count - 1), dtype=dtype, device=device)
+            average[:, 0] = 0.0
+            return torch.full((rows,), count, dtype=torch.long, device=device), SoftVocabulary(average, count)
+        if users.is_floating_point():
+            return virtual_ids((rows,), count, device=device), SoftVocabulary(users, count)
+        return users, None
+
+    def _as_logits(self, scores):
+        return torch.log(scores + _TINY) if self.traits.probabilities else scores
 
 
-def all_prefixes(item_seq):
-    """Every prefix of every sequence as a row of its own: what a model that is not causal must read.
+def _parts(windows):
+    return (windows, None) if torch.is_tensor(windows) else (windows.items, windows.users)
 
-    Args:
-        item_seq: shape [B, n].
 
-    Returns:
-        Prefixes [B n, n], padded with 0 on the right, and their lengths [B n]. Prefixes that end in padding keep the
-        length of the sequence (they are not scored).
-    """
-    batch, length = item_seq.shape
-    keep = torch.ones(length, length, dtype=torch.bool, device=item_seq.device).tril()
-    prefixes = (item_seq.unsqueeze(1) * keep).reshape(batch * length, length)
-    return prefixes, prefixes.ne(0).sum(dim=1).clamp(min=1)
+def _of_rows(users, rows):
+    return None if users is None else users[rows]
 
 
 @contextlib.contextmanager
-def _every_position(model):
+def every_position(model):
     """Make the model return all positions where it would gather the last: most of RecBole's models end so."""
     model.gather_indexes = lambda output, index: output
     try:
         yield
     finally:
         del model.gather_indexes
-
-
-def inspect_model(model):
-    """Find a model's :class:`ModelTraits` by running it on a handful of random ids; weights and modes are kept.
-
-    Raises:
-        ModelError: the model looks no items up, or reads more than the sequence of items.
-    """
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(0)
-            return _inspect(model, device)
-    finally:
-        model.train(was_training)
-
-
-def _inspect(model, device):
-    name = type(model).__name__
-    length, vocabulary = model.max_seq_length, model.n_items
-    ids = torch.randint(1, vocabulary, (4, length), device=device)
-    lengths = torch.full((4,), length, device=device)
-
-    def predict(item_seq, item_seq_len):
-        return model.full_sort_predict({model.ITEM_SEQ: item_seq, model.ITEM_SEQ_LEN: item_seq_len})
-
-    seen = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda m, args, key=key: seen.setdefault(key, args[0]))
-        for key, module in model.named_modules()
-        if isinstance(module, nn.Embedding)
-    ]
-    try:
-        reference = predict(ids, lengths)
-    except KeyError as error:
-        raise ModelError(
-            f"{name} reads {error} beside the sequence of items; soft events have only items, so choose a model that "
-            "reads nothing else (SASRec, GRU4Rec, NARM, ...)"
-        ) from error
-    except NotImplementedError as error:
-        raise ModelError(f"{name} has no full_sort_predict, which ranking all items needs") from error
-    except Exception as error:  # whatever a model's own code raises
-        first = (str(error).splitlines() or [""])[0]
-        raise ModelError(f"{name} fails on a batch of items: {type(error).__name__}: {first}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    tables = tuple(
-        f"{key}.weight"
-        for key, indices in seen.items()
-        if torch.is_tensor(indices)
-        and vocabulary <= model.get_submodule(key).num_embeddings <= vocabulary + 1
-        and _contains_ids(indices, ids)
-    )
-    if not tables:
-        raise ModelError(f"{name} does not look the sequence of items up in an embedding table as it is, so it cannot read soft events")
-
-    causal = _is_causal(model, predict, ids, lengths, reference)
-    dense = ModelTraits(tables, causal, linear_scores=False)
-    try:
-        traits = ModelTraits(tables, causal, _has_linear_scores(Student(model, dense), ids))
-        probe = Student(model, traits)
-        one_hot = nn.functional.one_hot(ids, vocabulary).to(next(model.parameters()).dtype)
-        soft, real = probe.soft_loss(one_hot).item(), probe.real_loss(ids).item()
-    except (RuntimeError, IndexError) as error:
-        raise ModelError(f"{name} cannot read virtual items: {str(error).splitlines()[0]}") from error
-    if not abs(soft - real) <= _TOLERANCE * max(1.0, abs(real)):
-        raise ModelError(
-            f"{name} treats virtual items differently from real ones (loss {soft:.6g} against {real:.6g} on the same "
-            "events), so it cannot read soft events"
-        )
-    return traits
-
-
-def _contains_ids(indices, ids):
-    return indices.shape[:2] == ids.shape[:2] and bool((indices.reshape(*ids.shape, -1)[..., 0] == ids).all())
-
-
-def _is_causal(model, predict, ids, lengths, reference):
-    """All positions at once give what each prefix alone gives (so a later event cannot have been seen)."""
-    if not hasattr(model, "gather_indexes"):
-        return False
-    try:
-        with _every_position(model):
-            everywhere = predict(ids, lengths)
-    except (RuntimeError, ValueError, TypeError, IndexError):  # the model needs the shape [B, h] afterwards
-        return False
-    if everywhere.shape != (*ids.shape, reference.shape[-1]):
-        return False
-    scale = reference.abs().max().clamp(min=1e-12)
-    cuts = sorted({1, ids.shape[1] // 2, ids.shape[1] - 1, ids.shape[1]} - {0})
-    for cut in cuts:
-        prefix = ids.clone()
-        prefix[:, cut:] = 0
-        alone = predict(prefix, torch.full_like(lengths, cut))
-        if (everywhere[:, cut - 1] - alone).abs().max() > _TOLERANCE * scale:
-            return False
-    return True
-
-
-def _has_linear_scores(student, ids):
-    """Does the model score a mixture of items, given as a virtual item, as the mixture of their scores?"""
-    vocabulary = student.vocabulary
-    mixture = torch.zeros(2, vocabulary, device=ids.device, dtype=next(student.model.parameters()).dtype)
-    mixture[0, 1 : 1 + max(1, vocabulary // 2)] = 1.0
-    mixture[1, vocabulary - 1] = 1.0
-    mixture = mixture / mixture.sum(dim=1, keepdim=True)
-    scores = student.scores(ids, distributions=mixture)
-    if scores.shape[-1] < vocabulary + len(mixture):
-        return False
-    expected = scores[..., :vocabulary] @ mixture.T
-    scale = scores[..., :vocabulary].abs().max().clamp(min=1e-12)
-    return bool((scores[..., -len(mixture) :] - expected).abs().max() <= _TOLERANCE * scale)

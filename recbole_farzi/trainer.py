@@ -15,6 +15,7 @@ from recbole_farzi import memory
 from recbole_farzi.data import rows_checksum, training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
+from recbole_farzi.inspection import check_twice_differentiable
 from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
@@ -65,7 +66,8 @@ class FarziTrainer(RowTrainer):
         self.options = read_options(config)
         super().__init__(config, model)
         self.inner = self.options.inner
-        self.student = Student(model)
+        self._read_as(Student(model, config=config))
+        check_twice_differentiable(self.student)
         self.factory = None
         self.pool = None
         self.start = None
@@ -105,7 +107,7 @@ class FarziTrainer(RowTrainer):
         self.factory = ModelFactory(type(self.model), config, train_data.dataset)
         inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
         plain_model = self.factory(config["seed"], dropout=False).train()
-        student, judge = (Student(model, self.student.traits) for model in (inner_model, plain_model))
+        student, judge = Student(inner_model, self.student.traits), Student(plain_model, self.student.traits, last_only=True)
         costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher)
         memory.check_plan(memory.plan(config, options, student), costs, memory.available(self.device))
         self.pool = build_pool(
@@ -181,7 +183,7 @@ class FarziTrainer(RowTrainer):
         """Train :attr:`model` from scratch on a summary by the recipe; what a :class:`SummaryTrainer` does, quietly."""
         inner = self.inner
         fresh = self.factory(seed, dropout=inner.dropout).train()
-        student = Student(fresh, self.student.traits)
+        student = Student(fresh, self.student.traits).forget_users()
         optimizer = recipe_optimizer(fresh, inner)
         distributions = summary.distributions()
         with seeded(seed):  # dropout draws from the global generators
@@ -241,7 +243,7 @@ class FarziTrainer(RowTrainer):
         """The best model of the pool, as a :class:`recbole_farzi.student.Student`."""
         model = self.factory(self.config["seed"], dropout=False)
         model.load_state_dict(self.pool.teacher)
-        return Student(model, self.student.traits)
+        return Student(model, self.student.traits, last_only=True)
 
     def _initial_parameters(self, seed):
         """Where an inner trajectory begins: fresh, or partly trained on the real data (a share of them)."""
@@ -251,7 +253,7 @@ class FarziTrainer(RowTrainer):
             if not self.pool.snapshots:
                 raise OptionError("farzi_pretrained > 0, but the pool has no snapshot: give smaller farzi_pool_snapshots")
             model.load_state_dict(self.pool.snapshots[int(rng.integers(len(self.pool.snapshots)))])
-        return Student(model, self.student.traits).parameter_dict()
+        return Student(model, self.student.traits).forget_users().parameter_dict()
 
     def _distil(self, distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn):
         outer, best = self.options.outer, record["best"]

@@ -14,6 +14,7 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
 from recbole_farzi.errors import DataError, DivergenceError, StorageError
+from recbole_farzi.interactions import cut_rows, prefix_rows
 from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
 from recbole_farzi.resumption import Pace, random_streams, restore_random_streams
@@ -21,7 +22,7 @@ from recbole_farzi.sentences import following
 from recbole_farzi.sequences import Sequences, batch_order
 from recbole_farzi.soft_events import soft_cross_entropy_dense
 from recbole_farzi.storage import load_tensors, save_tensors
-from recbole_farzi.student import Student, all_prefixes
+from recbole_farzi.student import Student
 
 __all__ = [
     "LabelTrainer",
@@ -33,6 +34,9 @@ __all__ = [
     "recipe_optimizer",
     "teacher_labels",
 ]
+
+
+ROWS_PER_WINDOW = 8  # a batch of prefixes has this many for each window that a batch of windows would have
 
 
 class RowTrainer(Trainer):
@@ -109,6 +113,11 @@ class RowTrainer(Trainer):
     def rows(self):
         return self.eval_collector.rows
 
+    def _read_as(self, student):
+        self.student = student
+        # where every position counts, the student's scores are evaluated, which are logarithms
+        self.eval_collector.probabilities = student.traits.probabilities and not self._every_position
+
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         self._best_state = copy.deepcopy(self.model.state_dict())
 
@@ -129,9 +138,10 @@ class RowTrainer(Trainer):
         wanted = following(histories, targets)
         rows = wanted.ne(0)
         if self.student is not None:
-            scores = self.student.scores(histories)[rows]
+            scores = self.student.scores(histories, users=interaction[self.config["USER_ID_FIELD"]])[rows]
         else:
-            prefixes, lengths = (part[rows.flatten()] for part in all_prefixes(histories))
+            numbers, places = rows.nonzero(as_tuple=True)
+            prefixes, lengths = cut_rows(histories, numbers, places + 1, histories.shape[1])
             scores = self.model.full_sort_predict({self.model.ITEM_SEQ: prefixes, self.model.ITEM_SEQ_LEN: lengths})
         scores[:, 0] = -np.inf
         users = interaction[self.config["USER_ID_FIELD"]].unsqueeze(1).expand_as(rows)[rows]
@@ -164,6 +174,9 @@ def restore_loader(loader, state):
 class WindowLoader:
     """Batches of real windows, another cut and order in each epoch; stands in for RecBole's train data loader.
 
+    A model that must read every prefix gets windows that each end at their only target, :data:`ROWS_PER_WINDOW` times as
+    many in a batch.
+
     Args:
         sequences: :class:`recbole_farzi.sequences.Sequences`.
         dataset: RecBole's train dataset, which evaluation metrics may ask for item counts.
@@ -174,12 +187,14 @@ class WindowLoader:
 
     Attributes:
         epoch: number of the coming epoch, on which its batches depend.
+        by_rows: give windows with one target each.
 
     Raises:
         DataError: no history has two events, so that there is nothing to predict.
     """
 
     shuffle = True
+    by_rows = False
 
     def __init__(self, sequences, dataset, batch_size, seed, least_batches=1):
         self.sequences = sequences
@@ -198,7 +213,10 @@ class WindowLoader:
             self._next, passes = [], 0
             while passes == 0 or len(self._next) < self.least_batches:
                 rng = np.random.default_rng([self.seed, self.epoch, passes])
-                self._next.extend(self.sequences.batches(self.batch_size, rng))
+                if self.by_rows:
+                    self._next.extend(self.sequences.rows(rng).split(self.batch_size * ROWS_PER_WINDOW))
+                else:
+                    self._next.extend(self.sequences.batches(self.batch_size, rng))
                 passes += 1
         return self._next
 
@@ -212,12 +230,12 @@ class WindowLoader:
 
 
 class WindowTrainer(RowTrainer):
-    """Trains on every position of real windows: the same targets as RecBole's prefixes, in one pass if causal.
+    """Trains on every event of real windows: the same targets as RecBole's prefixes, in one pass if the model is causal.
 
     Args:
         config: RecBole's Config.
         model: RecBole's model.
-        traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+        traits: :class:`recbole_farzi.inspection.ModelTraits`, if known.
 
     Attributes:
         after_epoch: function called with the number of epochs done, before validation; or None.
@@ -225,12 +243,17 @@ class WindowTrainer(RowTrainer):
 
     def __init__(self, config, model, traits=None):
         super().__init__(config, model)
-        self.student = Student(model, traits)
+        self._read_as(Student(model, traits, config))
         self.after_epoch = None
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        train_data.by_rows = by_rows = self.student.traits.by_rows
         steps = len(train_data)
-        total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.real_loss, show_progress)
+
+        def loss(windows):
+            return self.student.training_loss(windows, last_only=by_rows)
+
+        total = super()._train_epoch(train_data, epoch_idx, loss_func or loss, show_progress)
         if self.after_epoch is not None:
             self.after_epoch(epoch_idx + 1)
         return total / steps
@@ -257,11 +280,17 @@ class LabelTrainer(WindowTrainer):
         return super()._train_epoch(train_data, epoch_idx, loss_func or self.label_loss, show_progress)
 
     def label_loss(self, windows):
-        """Mean cross-entropy against the labels over all positions but padding, in nats an event."""
-        targets = windows[:, 1:]
-        scores = self.student.scores(self.items[windows[:, :-1]])[..., 1 : self.student.vocabulary]
-        known = targets > 0
-        return soft_cross_entropy_dense(scores[known], self.labels[targets[known]]).mean()
+        """Mean cross-entropy against the labels over all targets, in nats an event."""
+        student = self.student
+        numbers, users = (windows, None) if torch.is_tensor(windows) else (windows.items, windows.users)
+        if student.traits.causal:
+            scores = student.scores(self.items[numbers[:, :-1]], users=users)
+            known = numbers[:, 1:] > 0
+            scores, targets = scores[known], numbers[:, 1:][known]
+        else:
+            histories, lengths, targets, rows = prefix_rows(numbers, student.length, last_only=True)
+            scores = student.row_scores(self.items[histories], lengths, None if users is None else users[rows])
+        return soft_cross_entropy_dense(scores[:, 1 : student.vocabulary], self.labels[targets]).mean()
 
 
 def teacher_labels(teacher, sequences, likeliest, batch_size=512):
@@ -284,6 +313,7 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
     labels = torch.zeros(len(items), teacher.vocabulary - 1)
     predicted = np.concatenate([history[1:] for history in numbered.items])
     starts = np.repeat([history[0] for history in numbered.items], [len(history) - 1 for history in numbered.items])
+    owners = np.repeat(sequences.users, [len(history) - 1 for history in numbered.items])
     model = teacher.model
     device = next(model.parameters()).device
     model.eval()
@@ -295,7 +325,8 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
             place = torch.arange(sequences.length)
             before = items[(begins[:, None] + place).clamp(max=len(items) - 1)]
             histories = torch.where(place < lengths[:, None], before, 0)
-            scores = teacher(histories.to(device), lengths.to(device))[:, 1 : teacher.vocabulary].cpu()
+            users = torch.from_numpy(owners[first : first + batch_size]).to(device)
+            scores = teacher.row_scores(histories.to(device), lengths.to(device), users)[:, 1 : teacher.vocabulary].cpu()
             best, where = torch.softmax(scores, dim=1).topk(likeliest, dim=1)
             labels[events] = torch.zeros_like(scores).scatter(1, where, best / best.sum(dim=1, keepdim=True))
     return numbered, items, labels
@@ -351,7 +382,7 @@ class SummaryTrainer(RowTrainer):
         config: RecBole's Config.
         model: RecBole's model; its dropout is taken out of action where the recipe has none.
         inner: :class:`recbole_farzi.options.InnerOptions`.
-        traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+        traits: :class:`recbole_farzi.inspection.ModelTraits`, if known.
     """
 
     _remedy = "a smaller farzi_inner_learning_rate or a larger farzi_inner_eps"
@@ -361,7 +392,7 @@ class SummaryTrainer(RowTrainer):
         super().__init__(config, model if inner.dropout else without_dropout(model))
         self.epochs = 1
         self.clip_grad_norm, self.enable_amp, self.enable_scaler = None, False, False  # not part of the recipe
-        self.student = Student(model, traits)
+        self._read_as(Student(model, traits, config).forget_users())
 
     def _build_optimizer(self, **kwargs):
         return recipe_optimizer(self.model, self.inner)

@@ -106,7 +106,7 @@ def test_labels_are_what_the_teacher_predicts_from_the_events_before(labelled):
             before = torch.from_numpy(history[max(0, t - 10) : t])
             padded = torch.zeros(1, 10, dtype=torch.long)
             padded[0, : len(before)] = before
-            scores = teacher(padded, torch.tensor([len(before)])).detach()[0, 1:31]
+            scores = teacher.row_scores(padded, torch.tensor([len(before)])).detach()[0, 1:31]
             torch.testing.assert_close(labels[numbers[t]], torch.softmax(scores, 0), rtol=1e-4, atol=1e-6)
     assert seen == list(range(1, sequences.events + 1))
 

@@ -92,7 +92,7 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
         adjoint=Unrolled(),
         batches=trajectory.order,
     )
-    predicted = reference.teacher.predictions(batch[:, :-1]) if taught else None
+    predicted = reference.teacher.predictions(batch) if taught else None
     expected = torch.autograd.grad(reference.judge.real_loss(batch, final, predicted, taught), reference.tensors)
     result = distiller.step()
     assert result.inner_step == 0 and not result.skipped

@@ -202,7 +202,7 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
         ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
         ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
         ({"seed": 2**32}, ["seed=4294967296", "at most"]),
-        ({"loss_type": "BPR"}, ["loss_type='BPR'", "must be CE"]),
+        ({"loss_type": "BCE"}, ["loss_type='BCE'", "CE, BPR"]),
         ({"eval_args": {"mode": "uni100"}}, ["eval_args", "uni100", "full"]),
         ({"eval_args": {"mode": {"valid": "full", "test": "pop100"}}}, ["eval_args", "pop100", "full"]),
     ],

@@ -6,7 +6,7 @@ import torch
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
-from recbole_farzi.student import inspect_model
+from recbole_farzi.inspection import inspect_model
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def sequences():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_event_but_the_first_is_a_target_once_an_epoch(sequences, seed):
-    windows = sequences.windows(np.random.default_rng(seed)).numpy()
+    windows = sequences.windows(np.random.default_rng(seed)).items.numpy()
     assert windows.shape[1] == 7
     targets = sorted(windows[:, 1:][windows[:, 1:] > 0].tolist())
     expected = sorted(np.concatenate([items[1:] for items in sequences.items]).tolist())
@@ -60,7 +60,7 @@ def test_every_event_but_the_first_is_a_target_once_an_epoch(sequences, seed):
 
 def test_windows_are_stretches_of_histories_padded_on_the_right(sequences):
     stretches = {tuple(items[i : i + n]) for items in sequences.items for n in range(2, 8) for i in range(len(items))}
-    for windows in (sequences.windows(np.random.default_rng(3)), sequences.sample(50, np.random.default_rng(4))):
+    for windows in (sequences.windows(np.random.default_rng(3)).items, sequences.sample(50, np.random.default_rng(4)).items):
         for row in windows.numpy():
             filled = row[row > 0]
             assert tuple(filled) in stretches
@@ -69,7 +69,7 @@ def test_windows_are_stretches_of_histories_padded_on_the_right(sequences):
 
 def test_cuts_move_from_epoch_to_epoch(sequences):
     def starts(seed):
-        return set(sequences.windows(np.random.default_rng(seed))[:, 0].tolist())
+        return set(sequences.windows(np.random.default_rng(seed)).items[:, 0].tolist())
 
     assert starts(0) != starts(1)
     assert starts(0) == starts(0)
@@ -78,7 +78,7 @@ def test_cuts_move_from_epoch_to_epoch(sequences):
 def test_sampled_windows_end_at_every_target_equally_often():
     sequences = Sequences([(1, np.arange(1, 4)), (2, np.arange(10, 20))], length=3)
     rng = np.random.default_rng(0)
-    last = [row[row > 0][-1].item() for row in sequences.sample(11000, rng)]
+    last = [row[row > 0][-1].item() for row in sequences.sample(11000, rng).items]
     counts = np.array([last.count(item) for item in [2, 3, *range(11, 20)]])
     assert counts.sum() == 11000
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)  # five standard deviations of a Poisson count

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from recbole_farzi.soft_events import (
-    extend_table,
     soft_cross_entropy,
     soft_cross_entropy_dense,
     soft_distributions,
@@ -48,17 +47,6 @@ def test_padding_gets_no_gradient(drawn):
     soft_distributions(drawn(1, 5, 4), decoder).square().sum().backward()
     assert (decoder.grad[:, 0] == 0).all()
     assert decoder.grad[:, 1:].abs().min() > 0
-
-
-@pytest.mark.parametrize("extra_rows", [0, 1])
-def test_virtual_items_are_mixtures_of_embeddings(drawn, extra_rows):
-    table, p = drawn(7 + extra_rows, 5), soft_distributions(drawn(3, 4), drawn(4, 7))
-    extended = extend_table(table, p)
-    ids = virtual_ids((3,), len(table))
-    looked_up = torch.nn.functional.embedding(ids, extended)
-    expected = (p.unsqueeze(-1) * table[:7]).sum(1)
-    torch.testing.assert_close(looked_up, expected, rtol=1e-12, atol=1e-15)
-    assert torch.equal(extended[: len(table)], table)
 
 
 def test_virtual_ids_follow_the_order_of_flattening():

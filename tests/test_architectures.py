@@ -1,0 +1,49 @@
+"""Several models on each other's summaries: the job, its table, and what is refused before it begins."""
+
+import csv
+import json
+
+import pytest
+
+from recbole_farzi import architectures
+from recbole_farzi.run import main, run_students
+
+
+@pytest.fixture
+def options(workplace, tiny_dataset, tiny_options):
+    return {**tiny_options, "data_path": str(tiny_dataset), "farzi_pool_snapshots": [1], "epochs": 2, "farzi_outer_steps": 2}
+
+
+def test_models_train_on_each_others_summaries(options, monkeypatch):
+    results, folder = run_students(["SASRec", "GRU4Rec"], ["SASRec", "STAMP", "HGN"], "tiny", (), options)
+    assert [student["model"] for student in results["students"]] == ["SASRec", "STAMP", "HGN"]
+    assert [summary["model"] for summary in results["summaries"]] == ["SASRec", "GRU4Rec"]
+    assert len({summary["sha256"] for summary in results["summaries"]}) == 2
+    for student in results["students"]:
+        assert set(student["on"]) == {"SASRec", "GRU4Rec"}
+        assert [len(runs) for runs in (student["full"], *student["on"].values())] == [2, 2, 2]
+    text = (folder / "architectures.md").read_text()
+    assert text.count("| STAMP |") == len(results["metrics"]) + 1 and "summary of GRU4Rec" in text
+    assert json.loads((folder / "architectures.json").read_text())["students"] == json.loads(json.dumps(results["students"]))
+    with open(folder / "architectures.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 3 * 2 * len(results["metrics"])
+    assert {row["distilled_by"] for row in rows} == {"", "SASRec", "GRU4Rec"}
+    # The same command repeats nothing.
+    monkeypatch.setattr("recbole_farzi.contenders.timed_fit", lambda *args: pytest.fail("trained again"))
+    again, _ = run_students(["SASRec", "GRU4Rec"], ["SASRec", "STAMP", "HGN"], "tiny", (), options)
+    assert again["students"] == results["students"]
+
+
+def test_every_model_is_checked_before_any_work(options, monkeypatch, capsys):
+    monkeypatch.setattr(architectures, "_distil", lambda distiller: pytest.fail("work was begun"))
+    arguments = ["-d", "tiny", *(f"--{key}={value}" for key, value in options.items())]
+    assert main(["-m", "SASRec", "--students", "SASRec", "NoSuch", *arguments]) == 1
+    assert "no model named 'NoSuch'" in capsys.readouterr().err
+    assert main(["-m", "SASRec", "--students", "STAMP", "STAMP", *arguments]) == 1
+    assert "a model is named twice" in capsys.readouterr().err
+
+
+def test_several_models_distil_only_for_students(workplace, capsys):
+    assert main(["-m", "SASRec", "GRU4Rec", "-d", "tiny"]) == 1
+    assert "several models distil only for --students" in capsys.readouterr().err
