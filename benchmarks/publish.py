@@ -3,18 +3,23 @@
     python run_farzi.py                                        # writes report/ml-100k-SASRec/
     python benchmarks/publish.py report/ml-100k-SASRec         # writes results/ml-100k-SASRec/ and README.md
 
+    python run_farzi.py -d amazon-magazine --data_path=datasets
+    python benchmarks/publish.py --record_only report/amazon-magazine-SASRec
+
 The picture is the top of report.html in a headless Chromium; without one the old picture stays, and this says so.
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+from recbole_farzi.report import read_saved
 from recbole_farzi.report.aggregate import aggregate
+from recbole_farzi.report.figures import in_front
 from recbole_farzi.report.tables import comparison_table, strata_tables, to_markdown, values_table
 from recbole_farzi.report.words import headline, kilobytes
 from recbole_farzi.storage import write_text
@@ -24,13 +29,15 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-def readme_block(results, record):
+def readme_block(results, rows, record):
     """Markdown: headline, tables, the command and the machine; ``record`` is the folder of the full report."""
-    report = aggregate(results)
+    report = aggregate(results, rows)
+    front = in_front(report)
+    few = replace(report, contenders=tuple(contender for contender in report.contenders if contender.key in front))
     environment, distillation = results["environment"], results["distillation"]
     minutes = (results["pool"]["seconds"] + distillation["seconds"]) / 60
     metric = "hit@10" if "hit@10" in report.metrics else report.metrics[0]
-    strata = [tables[metric] for tables in strata_tables(report, [metric]).values() if metric in tables]
+    strata = [tables[metric] for tables in strata_tables(few, [metric]).values() if metric in tables]
     parts = [
         BEGIN,
         f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M` and its bias in 32-bit floats.)",
@@ -64,18 +71,23 @@ def take_picture(page, target, height=1500):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="folder that run_farzi.py wrote")
-    source = parser.parse_args().report
-    results = json.loads((source / "results.json").read_text(encoding="utf-8"))
+    parser.add_argument("--record_only", action="store_true", help="leave the README as it is")
+    given = parser.parse_args()
+    source = given.report
+    results, rows = read_saved(source)
     record = ROOT / "results" / source.name
     record.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "results.csv", "report.md"):
+    for name in ("results.json", "rows.npz", "strata.csv", "comparisons.csv", "report.md"):
         shutil.copyfile(source / name, record / name)
+    (record / "results.csv").unlink(missing_ok=True)  # of an earlier version
     if not take_picture(source / "report.html", record / "report.png"):
         print("no Chromium found: the picture was not taken anew", file=sys.stderr)
+    if given.record_only:
+        return
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
-    block = readme_block(results, record.relative_to(ROOT).as_posix())
+    block = readme_block(results, rows, record.relative_to(ROOT).as_posix())
     write_text(ROOT / "README.md", before + block + after)
 
 

@@ -9,11 +9,12 @@ from recbole_farzi.version import __version__
 
 compat.apply()
 
-__all__ = ["FarziTrainer", "Summary", "__version__", "load_summary", "run_farzi"]
+__all__ = ["FarziTrainer", "Summary", "__version__", "cold_start_report", "load_summary", "run_farzi"]
 
 _WHERE = {
     "FarziTrainer": "recbole_farzi.trainer",
     "Summary": "recbole_farzi.summary",
+    "cold_start_report": "recbole_farzi.cold_start",
     "load_summary": "recbole_farzi.emission",
     "run_farzi": "recbole_farzi.run",
 }

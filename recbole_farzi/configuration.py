@@ -69,7 +69,7 @@ def _literal(text):
         return text
 
 
-def _not_evaluated(value):
+def not_evaluated(value):
     """RecBole passes every text of its config dict to ``eval``: this gives it one that evaluates to the plain value."""
     value = _literal(value) if isinstance(value, str) else value
     return repr(value) if isinstance(value, str) else value
@@ -93,7 +93,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
     register_metrics()
     overrides = dict(overrides or {})
     files = [Path(file) for file in config_files]
-    given = [_read_yaml(file) for file in files]
+    given = [read_yaml(file) for file in files]
     merged = {key: value for content in given for key, value in content.items()} | overrides
     model = model or merged.get("model") or "SASRec"
     dataset = dataset or merged.get("dataset") or "ml-100k"
@@ -105,12 +105,12 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
     layers += [own / "farzi.yaml", *(own / "model" / f"{name}.yaml" for name in [*bases, model_class.__name__])]
     layers.append(own / "dataset" / f"{dataset}.yaml")
     layers = [layer for layer in layers if layer.is_file()]
-    known = _known_options(model_class)
+    known = known_options(model_class)
     for source, content in [*zip(map(str, files), given), ("the command line", overrides)]:
-        _check_known(content, known, source)
+        check_known(content, known, source)
     for key in ("model", "dataset", "config_files"):
         overrides.pop(key, None)
-    overrides = {key: _not_evaluated(value) for key, value in overrides.items()}
+    overrides = {key: not_evaluated(value) for key, value in overrides.items()}
     argv, sys.argv = sys.argv, sys.argv[:1]  # RecBole's Config reads the command line by itself; ours is parsed
     try:
         config = Config(model_class, dataset, [str(file) for file in [*layers, *files]], overrides)
@@ -150,7 +150,7 @@ class _PlainLoader(yaml.SafeLoader):
         return mapping
 
 
-def _read_yaml(path):
+def read_yaml(path):
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except OSError as error:
@@ -188,7 +188,7 @@ def _options_read(source):
     return {name for groups in _READS.findall(source) for name in groups if name}
 
 
-def _known_options(model_class):
+def known_options(model_class):
     """RecBole's options, the plugin's, and those that the source of the model's own module reads."""
     names = set(_recbole_options()) | option_names() | _RUNTIME
     for cls in model_class.__mro__:
@@ -202,7 +202,7 @@ def _known_options(model_class):
     return names
 
 
-def _check_known(content, known, source):
+def check_known(content, known, source):
     for key in content:
         if key in known:
             continue

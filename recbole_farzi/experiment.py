@@ -3,16 +3,13 @@
 Each contender's run is stored as soon as it is there, so that an interrupted job goes on where it was.
 """
 
+import functools
 import logging
-import shlex
-import sys
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Optional
 
-import torch
-from recbole.evaluator.register import smaller_metrics
 from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
@@ -21,13 +18,13 @@ from recbole_farzi.contenders import ContenderFactory
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
 from recbole_farzi.errors import DataError, StorageError
-from recbole_farzi.language_metrics import sums_by_user
-from recbole_farzi.metrics import evaluate_rows
+from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options
-from recbole_farzi.provenance import code, environment, settings
+from recbole_farzi.provenance import code, command_line, environment, settings
+from recbole_farzi.results import Run, gather, read_run, write_run
 from recbole_farzi.resumption import interruptible
-from recbole_farzi.storage import check_writable, digest, read_json, remove, remove_leftovers, write_json
+from recbole_farzi.storage import check_writable, digest, remove, remove_leftovers
 from recbole_farzi.strata import split_rows
 from recbole_farzi.student import Student
 from recbole_farzi.trainer import FarziTrainer
@@ -35,7 +32,7 @@ from recbole_farzi.trainer import FarziTrainer
 __all__ = ["Experiment"]
 
 _LEAST_FREE = 64 * 2**20  # bytes: several times what checkpoints, summary and report take at the default sizes
-_RESULTS_FORMAT = 1
+_OF_EVALUATION = ("farzi_positions", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics")
 
 
 class Experiment:
@@ -75,7 +72,16 @@ class Experiment:
         check_place(output)
         split = load_split(config)
         check_tokens(split.train.dataset.field2id_token[split.train.dataset.iid_field][1:])
-        return cls(config, options, split, model_class)
+        experiment = cls(config, options, split, model_class)
+        experiment._check_strata()
+        return experiment
+
+    def _check_strata(self):
+        """Cut the test rows as the report will, so that an empty stratum is found before the work."""
+        dataset, output = self.split.test.dataset, self.options.output
+        rows = dataset.inter_feat
+        users, targets = rows[dataset.uid_field].numpy(), rows[dataset.iid_field].numpy()
+        split_rows(users, targets, self._events_of, self.split.counts, output.user_strata, output.item_strata)
 
     def distil(self):
         """Fit a :class:`FarziTrainer`; returns it."""
@@ -137,10 +143,11 @@ class Experiment:
         """Train and evaluate every run of every contender on test; stored runs are read back.
 
         Returns:
-            ``(results of the contenders, strata)``, plain values; see ``recbole_farzi.report``.
+            ``(results, arrays)``: plain values and the rows behind them, as :func:`recbole_farzi.results.gather` makes
+            them.
         """
         place = Path(self.config["checkpoint_dir"]) / "farzi" / "runs"
-        out, described = [], None
+        out = []
         total = sum(len(contender.seeds) for contender in contenders)
         with tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color("Compare    ", "pink")) as bar:
             for contender in contenders:
@@ -152,37 +159,34 @@ class Experiment:
 
                     tell("")
                     try:
-                        run = self._stored_run(place, contender, seed, tell)
+                        runs.append(self._stored_run(place, contender, seed, tell))
                     except DataError as error:
                         self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
                         runs = []
                         break
-                    described = described or run["described"]
-                    runs.append({key: value for key, value in run.items() if key != "described"})
                     bar.update(1)
                 if runs:
                     plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
-                    out.append({**plain, "runs": runs})
-        return out, described
+                    out.append((plain, runs))
+        return gather(out)
 
-    def results(self, contenders, strata):
-        """The whole result as plain values, for ``recbole_farzi.report``."""
+    def results(self, compared):
+        """The whole result as plain values, for ``recbole_farzi.report``.
+
+        Args:
+            compared: what :meth:`compare` found.
+        """
         config, split, summary = self.config, self.split, self.trainer.summary
         dataset = split.train.dataset
-        names = [name.lower() for name in config["metrics"]]
-        metrics = sorted(  # stored runs have theirs in the order of the alphabet
-            contenders[0]["runs"][0]["metrics"],
-            key=lambda metric: (names.index(metric.partition("@")[0]), int(metric.partition("@")[2] or 0)),
-        )
         pool = self.trainer.pool
         farzi = {name: value for name, value in settings(config, keep=lambda name: True).items() if name.startswith("farzi_")}
         return {
-            "format": _RESULTS_FORMAT,
+            **compared,
             "dataset": config["dataset"],
             "model": type(self.trainer.model).__name__,
             "seed": config["seed"],
             "date": date.today().isoformat(),
-            "command": self.command,
+            "command": command_line() or "recbole_farzi.run_farzi(...)",
             "environment": environment(config["device"]),
             "data": {
                 "users": dataset.user_num - 1,
@@ -201,22 +205,11 @@ class Experiment:
                 "sha256": summary_digest(summary),
             },
             "options": {**farzi, **{k: config[k] for k in ("learning_rate", "train_batch_size", "epochs", "stopping_step")}},
-            "metrics": metrics,
-            "smaller_is_better": [m for m in metrics if m.partition("@")[0] in smaller_metrics],
+            "extra_metrics": [metric for metric in compared["metrics"] if not self._asks_for(metric)],
             "valid_metric": config["valid_metric"].lower(),
             "pool": {"seconds": pool.seconds, "reused": pool.reused, "models": self.options.pool.models},
             "distillation": self.trainer.history,
-            "strata": strata,
-            "contenders": contenders,
         }
-
-    @property
-    def command(self):
-        """The command line of this process, for the record; the Python call where there is none."""
-        program = Path(sys.argv[0]).name
-        if program in ("run_farzi.py", "run-farzi"):
-            return " ".join(["python run_farzi.py" if program.endswith(".py") else program, shlex.join(sys.argv[1:])]).strip()
-        return "recbole_farzi.run_farzi(...)"
 
     def _real_rows(self, loader):
         dataset = loader.dataset
@@ -234,64 +227,47 @@ class Experiment:
             "environment": environment(self.config["device"]),
             "data": self.split.checksum,
             "evaluation": [rows_checksum(self.split.valid), rows_checksum(self.split.test)],
-            "settings": settings(self.config, keep=lambda name: name in ("farzi_positions", "farzi_strata")),
+            "settings": settings(self.config, keep=lambda name: name in _OF_EVALUATION),
             "contender": contender.key,
             "on": contender.depends,
             "seed": seed,
         }
-        file = place / f"{contender.key}-{digest(depends)[:16]}.json"
+        file = place / f"{contender.key}-{digest(depends)[:16]}.npz"
         state_file = file.with_suffix(".state.pt")
         if self.options.output.fresh:
             remove(state_file)
         elif file.is_file():
             try:
-                run = _read_run(file)
+                run = read_run(file)
                 remove(state_file)  # left by a process that was killed before it could
                 return run
             except StorageError as error:
                 self.logger.warning(f"A stored run is computed again: {error}")
+        output = self.options.output
+        counts = TrainingCounts(self._events_of, self.split.counts)
         with interruptible(lambda: f"while training and evaluating {contender.label}, seed {seed}"):
             with seeded(seed):  # dropout draws from the global generators
                 trainer, seconds = contender.run(seed, tell, state_file)
-            metrics = trainer.evaluate(self.split.test, show_progress=False)
-        self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(metrics)}")
-        strata = self._strata(trainer.rows)
-        run = {
-            "seed": seed if contender.seeded else None,
-            "seconds": seconds,
-            "metrics": {key: float(value) for key, value in metrics.items()},
-            "strata": {
-                kind: [self._stratum_metrics(trainer.rows, stratum) for stratum in group]
-                for kind, group in strata.items()
-            },
-            "described": {
-                kind: [{"label": stratum.label, "rows": int(stratum.rows.sum())} for stratum in group]
-                for kind, group in strata.items()
-            },
-        }
-        if self.config["farzi_positions"] == "every":
-            run["by_user"] = sums_by_user(trainer.rows)
-        write_json(file, run)
+            evaluation = evaluate_by_strata(
+                trainer, self.split.train, self.split.test, counts, output.user_strata, output.item_strata,
+                output.report_metrics,
+            )  # fmt: skip
+        asked = {name: value for name, value in evaluation.metrics.items() if self._asks_for(name)}
+        self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(asked)}")
+        run = Run(seed if contender.seeded else None, seconds, evaluation)
+        write_run(file, run)
         remove(state_file)
         trainer.tensorboard.close()
         return run
 
-    def _strata(self, rows):
+    @functools.cached_property
+    def _events_of(self):
         sequences = self.split.sequences
-        training_events = {int(user): len(items) for user, items in zip(sequences.users, sequences.items)}
-        users, targets = rows.get("rec.user").numpy(), rows.get("rec.target").numpy()
-        return split_rows(users, targets, training_events, self.split.counts, self.options.output.strata)
+        return {int(user): len(items) for user, items in zip(sequences.users, sequences.items)}
 
-    def _stratum_metrics(self, rows, stratum):
-        values = evaluate_rows(self.config, rows, torch.from_numpy(stratum.rows))
-        return {key: float(value) for key, value in values.items()}
-
-
-def _read_run(file):
-    run = read_json(file)
-    if not isinstance(run, dict) or {"seed", "seconds", "metrics", "strata", "described"} - set(run):
-        raise StorageError(f"{file} is no run of this version")
-    return run
+    def _asks_for(self, metric):
+        """Whether a metric is among the configured ones; others are the report's alone."""
+        return metric.partition("@")[0] in {name.lower() for name in self.config["metrics"]}
 
 
 def places(config, options, model_class):

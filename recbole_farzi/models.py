@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import torch
 from recbole.data.transform import construct_transform
-from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from recbole.utils import get_model, init_seed
 from torch import nn
 
@@ -19,14 +19,15 @@ from recbole_farzi.errors import ModelError
 __all__ = ["ModelFactory", "resolve_model", "seeded", "without_dropout"]
 
 
-def resolve_model(model):
-    """The class of a RecBole sequential model.
+def resolve_model(model, sequential=True):
+    """The class of a RecBole model.
 
     Args:
         model: a name that RecBole knows (``SASRec``), a ``package.module:Class`` of one's own, or the class itself.
+        sequential: take sequential recommenders alone; False takes any.
 
     Raises:
-        ModelError: there is none of that name, or it is no sequential recommender.
+        ModelError: there is none of that name, or it is no (sequential) recommender.
     """
     if isinstance(model, type):
         found = model
@@ -49,6 +50,8 @@ def resolve_model(model):
                 f"RecBole has no model named {model!r}; give a sequential model of RecBole (SASRec, GRU4Rec, ...) or "
                 "package.module:Class"
             ) from error
+    if not sequential and isinstance(found, type) and issubclass(found, AbstractRecommender):
+        return found
     if not (isinstance(found, type) and issubclass(found, SequentialRecommender)):
         raise ModelError(f"{model} is no sequential recommender; only those read sequences of events")
     return found

@@ -4,9 +4,10 @@ import importlib.util
 import re
 import sys
 from dataclasses import dataclass, fields
-from typing import Optional
+from typing import Optional, Union
 
 from recbole_farzi.errors import OptionError
+from recbole_farzi.strata import read_edges
 
 __all__ = [
     "SummaryOptions",
@@ -15,7 +16,10 @@ __all__ = [
     "PoolOptions",
     "OutputOptions",
     "Options",
+    "ReportOptions",
+    "is_contender",
     "read_options",
+    "read_report_options",
 ]
 
 STARTS = ("teacher", "spectral", "random")
@@ -102,7 +106,9 @@ class OutputOptions:
     contenders: tuple
     full_data: str
     hard_samples: int
-    strata: int
+    user_strata: Union[int, tuple]
+    item_strata: Union[int, tuple]
+    report_metrics: tuple
     output_path: Optional[str]
     report_path: str
     fresh: bool
@@ -196,13 +202,43 @@ def read_options(config):
         contenders=read.contenders("farzi_contenders"),
         full_data=read.choice("farzi_full_data", ("windows", "prefixes")),
         hard_samples=read.integer("farzi_hard_samples", at_least=0),
-        strata=read.integer("farzi_strata", at_least=1),
+        user_strata=read.strata("farzi_user_strata"),
+        item_strata=read.strata("farzi_item_strata"),
+        report_metrics=read.metrics("farzi_report_metrics"),
         output_path=read.text("farzi_output_path", optional=True),
         report_path=read.text("farzi_report_path"),
         fresh=read.boolean("farzi_fresh"),
     )
     read.check_recbole_options()
     return Options(summary, inner, outer, pool, output)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report on models that are there already depends on; see ``properties/farzi.yaml``."""
+
+    user_strata: Union[int, tuple]
+    item_strata: Union[int, tuple]
+    report_metrics: tuple
+    report_path: str
+
+
+def read_report_options(config):
+    """Read and check those ``farzi_*`` options that a report on trained models needs.
+
+    Raises:
+        OptionError: as for :func:`read_options`; also where the evaluation does not rank all items.
+    """
+    read = _Reader(config)
+    read.metrics("metrics")
+    read.integers("topk", at_least=1)
+    read.check_ranks_all()
+    return ReportOptions(
+        user_strata=read.strata("farzi_user_strata"),
+        item_strata=read.strata("farzi_item_strata"),
+        report_metrics=read.metrics("farzi_report_metrics"),
+        report_path=read.text("farzi_report_path"),
+    )
 
 
 def is_contender(name):
@@ -272,6 +308,28 @@ class _Reader:
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         return tuple(dict.fromkeys(value))
 
+    def strata(self, name):
+        value = self._get(name, "a number of groups, or edges such as [1,5,10,20]")
+        if isinstance(value, (str, list, tuple)):
+            try:
+                return read_edges(value)
+            except OptionError as error:
+                raise OptionError(f"option {name}: {error}") from error
+        return self.integer(name, at_least=1)
+
+    def metrics(self, name):
+        """Names of RecBole's metrics that rank all items, as RecBole writes them."""
+        from recbole.evaluator.register import metric_types, metrics_dict
+        from recbole.utils import EvaluatorType
+
+        known = {key: cls.__name__ for key, cls in metrics_dict.items() if metric_types[key] == EvaluatorType.RANKING}
+        wanted = f"a list of {', '.join(sorted(known.values()))}"
+        value = self._get(name, wanted)
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v.lower() in known for v in value):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(dict.fromkeys(known[v.lower()] for v in value))
+
     def betas(self, name):
         wanted = "two numbers from 0 to below 1"
         value = self._get(name, wanted)
@@ -312,6 +370,12 @@ class _Reader:
         if self.config["farzi_full_data"] != "windows":
             raise OptionError("farzi_positions=every needs farzi_full_data=windows: RecBole's rows have one target each")
 
+    def check_ranks_all(self):
+        mode = self.config["eval_args"]["mode"]
+        modes = {mode} if isinstance(mode, str) else set(mode.values())
+        if modes != {"full"}:
+            raise OptionError(f"eval_args mode {mode} is not supported: the plugin ranks all items (mode: full)")
+
     def check_recbole_options(self):
         """RecBole's own options that it would not check, or only after long work."""
         self.number("learning_rate", above=0.0)
@@ -323,6 +387,7 @@ class _Reader:
         self.integer("seed", at_least=0, at_most=2_000_000_000)  # others are counted up from it, and NumPy takes 32 bits
         self.text("checkpoint_dir")
         self.integers("topk", at_least=1)
+        self.metrics("metrics")
         self.boolean("show_progress")
         self.choice("learner", LEARNERS)
         if self.config["clip_grad_norm"] is not None and not isinstance(self.config["clip_grad_norm"], dict):
@@ -333,9 +398,7 @@ class _Reader:
             raise OptionError(f"option nproc={self.config['nproc']!r} must be 1: the plugin runs in one process")
         if self.config["log_wandb"] and importlib.util.find_spec("wandb") is None:
             raise OptionError("option log_wandb needs the package wandb, which is not installed")
-        mode = self.config["eval_args"]["mode"]
-        if set(mode.values()) != {"full"}:
-            raise OptionError(f"eval_args mode {mode} is not supported: the plugin ranks all items (mode: full)")
+        self.check_ranks_all()
         self.choice("loss_type", LOSSES)
 
 

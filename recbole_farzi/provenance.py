@@ -3,6 +3,8 @@
 import functools
 import inspect
 import platform
+import shlex
+import sys
 from pathlib import Path
 
 import numpy
@@ -13,7 +15,7 @@ import torch
 from recbole_farzi.storage import digest
 from recbole_farzi.version import __version__
 
-__all__ = ["code", "environment", "settings"]
+__all__ = ["code", "command_line", "environment", "settings"]
 
 # Where things are read and written, and how much is shown, change no result.
 _WITHOUT_EFFECT = {
@@ -61,6 +63,14 @@ def _plugin():
     root = Path(__file__).parent
     files = sorted(path for path in root.rglob("*.py") if path.relative_to(root).parts[0] != "report")
     return [[path.relative_to(root).as_posix(), digest(path.read_bytes())] for path in files]
+
+
+def command_line():
+    """The command line of this process, for the record; None where it is not ``run_farzi.py``'s."""
+    program = Path(sys.argv[0]).name
+    if program not in ("run_farzi.py", "run-farzi"):
+        return None
+    return f"{'python run_farzi.py' if program.endswith('.py') else program} {shlex.join(sys.argv[1:])}".strip()
 
 
 def environment(device):

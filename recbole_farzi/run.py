@@ -1,11 +1,11 @@
 """``run_farzi.py`` and :func:`run_farzi`: the whole job from the command line or from Python."""
 
 import argparse
-import shlex
 import sys
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple, Optional
 
 from recbole_farzi.errors import FarziError, OptionError
 
@@ -53,12 +53,12 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
         with interruptible(lambda: "while writing the summary"):
             hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
             folder = experiment.emit(hard)
-        contenders, strata = experiment.compare(experiment.contenders())
+        compared, rows = experiment.compare(experiment.contenders())
         with interruptible(lambda: "while writing the report"):
-            results = experiment.results(contenders, strata)
-            render(results, experiment.report)
+            results = experiment.results(compared)
+            render(results, experiment.report, rows)
     if config["show_progress"]:
-        print("\n" + terminal_table(results))
+        print("\n" + terminal_table(results, rows))
     experiment.logger.info(set_color("Report", "pink") + f": {experiment.report / 'report.html'}")
     experiment.logger.info(set_color("Time", "pink") + f": {(time.perf_counter() - begun) / 60:.1f} minutes")
     return {"results": results, "summary": trainer.summary, "summary_path": folder, "report_path": experiment.report}
@@ -82,20 +82,33 @@ def run_students(distillers, students, dataset=None, config_file_list=(), config
 
     from recbole_farzi.architectures import compare_architectures
     from recbole_farzi.configuration import build_config
+    from recbole_farzi.provenance import command_line
 
     config, model_class = build_config(distillers[0], dataset, config_file_list, config_dict)
     _start_logging(config, init_logger)
     init_seed(config["seed"], config["reproducibility"])
     distillers = [model_class, *distillers[1:]]
-    return compare_architectures(distillers, students, dataset, config_file_list, config_dict, command=command_line())
+    return compare_architectures(distillers, students, dataset, config_file_list, config_dict, command=command_line() or "recbole_farzi.run_students(...)")
 
 
-def command_line():
-    """The command line of this process, for the record; the Python call where there is none."""
-    program = Path(sys.argv[0]).name
-    if program in ("run_farzi.py", "run-farzi"):
-        return " ".join(["python run_farzi.py" if program.endswith(".py") else program, shlex.join(sys.argv[1:])]).strip()
-    return "recbole_farzi.run_students(...)"
+def remake_report(directory):
+    """``--report DIR``: the report of a folder again, from what was saved there; prints its tables."""
+    from recbole_farzi.report import render_again, terminal_table
+
+    results, rows = render_again(directory)
+    print(terminal_table(results, rows))
+    print(f"Report: {Path(directory) / 'report.html'}")
+
+
+def report_on(checkpoints, config_files, overrides):
+    """``--cold_start FILE ...``: a report on RecBole checkpoints; nothing is distilled."""
+    from recbole_farzi.cold_start import report_on_checkpoints
+    from recbole_farzi.provenance import command_line
+    from recbole_farzi.report import terminal_table
+
+    out = report_on_checkpoints(checkpoints, config_files, overrides, command_line())
+    print(terminal_table(out["results"], out["rows"]))
+    print(f"Report: {out['report_path'] / 'report.html'}")
 
 
 def _start_logging(config, init_logger):
@@ -107,11 +120,23 @@ def _start_logging(config, init_logger):
         raise StorageError(f"cannot write the log in ./log: {error.strerror or error}") from error
 
 
+class Arguments(NamedTuple):
+    """What stands on the command line."""
+
+    models: list
+    dataset: Optional[str]
+    config_files: list
+    overrides: dict
+    students: list
+    cold_start: list
+    report: Optional[str]
+
+
 def parse_arguments(arguments):
     """The command line: RecBole's ``-m``, ``-d``, ``--config_files`` and ``--key=value``.
 
     Returns:
-        ``(models, dataset, config files, overrides, students)``; models and students are lists, empty if not given.
+        :class:`Arguments`; models and students are lists, empty if not given.
 
     Raises:
         OptionError: an argument is not understood.
@@ -136,9 +161,22 @@ def parse_arguments(arguments):
     parser.add_argument(
         "--config_files", nargs="+", default=[], metavar="FILE", help="property files, separated by spaces; later ones win"
     )
+    parser.add_argument(
+        "--cold_start", nargs="+", default=[], metavar="CHECKPOINT", help="distil nothing: report on these RecBole "
+        "checkpoints, whole and from cold to warm",
+    )  # fmt: skip
+    parser.add_argument("--report", metavar="FOLDER", help="train nothing: make the report in this folder again")
     known, rest = parser.parse_known_args(arguments)
     files = [name for text in known.config_files for name in text.split()]
-    return known.model, known.dataset, files, parse_overrides(rest), known.students
+    overrides = parse_overrides(rest)
+    given = [name for name in ("cold_start", "report", "students") if getattr(known, name)]
+    if len(given) > 1:
+        raise OptionError(f"give one of {', '.join(f'--{name}' for name in given)}")
+    if given == ["report"] and (known.model or known.dataset or files or overrides):
+        raise OptionError("--report makes a report from what was saved; it takes no other argument")
+    if given == ["cold_start"] and (known.model or known.dataset):
+        raise OptionError("--cold_start takes model and dataset from the checkpoints; leave out -m and -d")
+    return Arguments(known.model, known.dataset, files, overrides, known.students, known.cold_start, known.report)
 
 
 def main(arguments=None):
@@ -146,13 +184,18 @@ def main(arguments=None):
     warnings.filterwarnings("ignore", category=FutureWarning)  # RecBole's, about torch.cuda.amp
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
-        models, dataset, files, overrides, students = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        if students:
-            run_students(models or [None], students, dataset, files, overrides)
+        given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        models, settings = given.models, (given.dataset, given.config_files, given.overrides)
+        if given.report:
+            remake_report(given.report)
+        elif given.cold_start:
+            report_on(given.cold_start, given.config_files, given.overrides)
+        elif given.students:
+            run_students(models or [None], given.students, *settings)
         elif len(models) > 1:
             raise OptionError(f"-m {' '.join(models)}: several models distil only for --students")
         else:
-            run_farzi(models[0] if models else None, dataset, files, overrides)
+            run_farzi(models[0] if models else None, *settings)
     except FarziError as error:
         print(f"run_farzi: {error}", file=sys.stderr)
         return 1

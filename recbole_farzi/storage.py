@@ -12,12 +12,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from recbole_farzi.errors import StorageError
 
 __all__ = [
     "write_bytes",
+    "write_arrays",
+    "read_arrays",
     "write_text",
     "write_json",
     "read_json",
@@ -80,6 +83,30 @@ def read_json(path):
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{path} is not a JSON file ({error}); remove it to begin anew") from error
+
+
+def write_arrays(path, arrays):
+    """Write NumPy arrays by name, compressed; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path):
+    """Read what :func:`write_arrays` wrote; refuses arrays of objects, which would be unpickled.
+
+    Raises:
+        StorageError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # NumPy and zipfile raise many types for damaged or foreign files
+        raise StorageError(f"{path} is damaged or no file of this plugin; remove it to begin anew") from error
 
 
 def save_tensors(path, value):

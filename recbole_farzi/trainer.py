@@ -31,7 +31,10 @@ from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
 
-_AFTERWARDS = ("farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_strata")
+_AFTERWARDS = (
+    "farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_user_strata", "farzi_item_strata",
+    "farzi_report_metrics",
+)  # fmt: skip
 
 
 class FarziTrainer(RowTrainer):

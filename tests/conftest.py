@@ -99,7 +99,9 @@ def tiny_options():
         "farzi_pool_snapshots": [1],
         "farzi_seeds": 2,
         "farzi_contenders": ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"],
-        "farzi_strata": 2,
+        "farzi_user_strata": 2,
+        "farzi_item_strata": 2,
+        "farzi_report_metrics": [],
     }
 
 

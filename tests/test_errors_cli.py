@@ -96,7 +96,8 @@ def test_a_missing_and_a_broken_property_file(fails, arguments, workplace):
 
 def test_several_property_files(workplace):
     for given in (["a.yaml b.yaml"], ["a.yaml", "b.yaml"]):
-        assert parse_arguments(["--config_files", *given, "--epochs=3"]) == ([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [])
+        found = parse_arguments(["--config_files", *given, "--epochs=3"])
+        assert found == ([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [], [], None)
 
 
 @pytest.mark.parametrize("place", ["out", "report", "saved", "log", "log_tensorboard"])
@@ -181,7 +182,8 @@ def test_a_disk_that_fills_up_and_the_run_that_goes_on_when_it_is_free_again(fai
     assert main(arguments) == 0
     assert "Traceback" not in capfd.readouterr().err
     assert below("out") == whole
-    assert set(below("report")) == {f"tiny-SASRec/{name}" for name in ("report.html", "report.md", "results.csv", "results.json")}
+    names = ("report.html", "report.md", "strata.csv", "comparisons.csv", "results.json", "rows.npz")
+    assert set(below("report")) == {f"tiny-SASRec/{name}" for name in names}
 
 
 # --- main itself ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from recbole_farzi.configuration import _check_known, _known_options, properties_directory
+from recbole_farzi.configuration import check_known, known_options, properties_directory
 from recbole_farzi.errors import OptionError
 from recbole_farzi.models import resolve_model
 from recbole_farzi.options import option_names, read_options
@@ -61,9 +61,9 @@ def test_types_in_the_comments_are_those_of_the_values():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_property_files_hold_known_options_only(path):
+def test_property_files_holdknown_options_only(path):
     model = path.stem if path.parent.name == "model" else "SASRec"
-    _check_known(yaml.safe_load(path.read_text(encoding="utf-8")), _known_options(resolve_model(model)), path.name)
+    check_known(yaml.safe_load(path.read_text(encoding="utf-8")), known_options(resolve_model(model)), path.name)
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if f.parent.name not in ("model", "dataset")], ids=lambda path: path.stem)
@@ -99,7 +99,7 @@ WHOLE = {
     "farzi_start_draws": 1,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
-    "farzi_stopping_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0, "farzi_strata": 1,
+    "farzi_stopping_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0,
     "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
     "metric_decimal_place": 0, "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
@@ -110,12 +110,13 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_full_data", "farzi_positions"]
-LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_contenders"]  # contenders: tests/test_contenders.py
+LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
+ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
 
 def test_all_options_are_tried_here():
-    tried = {*WHOLE, *ABOVE_ZERO, *NOT_NEGATIVE, *YES_NO, *OF_SOME, *LISTS, *TEXTS}
+    tried = {*WHOLE, *ABOVE_ZERO, *NOT_NEGATIVE, *YES_NO, *OF_SOME, *LISTS, *TEXTS, *ELSEWHERE}
     assert option_names() <= tried
 
 

@@ -39,12 +39,12 @@ def test_the_whole_job(job, tiny_dataset):
     summary, tokens, recipe = load_summary(out["summary_path"])
     assert torch.equal(summary.latent, out["summary"].latent)
     assert len(tokens) == 31 and recipe["inner"]["steps"] == 6
-    for name in ("report.html", "report.md", "results.csv", "results.json"):
+    for name in ("report.html", "report.md", "strata.csv", "comparisons.csv", "results.json", "rows.npz"):
         assert (out["report_path"] / name).stat().st_size > 0
     assert json.loads((out["report_path"] / "results.json").read_text())["contenders"] == json.loads(
         json.dumps(results["contenders"])
     )
-    with open(out["report_path"] / "results.csv", newline="") as file:
+    with open(out["report_path"] / "strata.csv", newline="") as file:
         assert {row["contender"] for row in csv.DictReader(file)} == set(found)
 
 

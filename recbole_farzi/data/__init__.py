@@ -2,6 +2,14 @@
 
 from recbole_farzi.data.checksums import rows_checksum, training_checksum
 from recbole_farzi.data.histories import history_field, training_sequences
-from recbole_farzi.data.split import Split, load_split
+from recbole_farzi.data.split import Split, load_loaders, load_split
 
-__all__ = ["Split", "history_field", "load_split", "rows_checksum", "training_checksum", "training_sequences"]
+__all__ = [
+    "Split",
+    "history_field",
+    "load_loaders",
+    "load_split",
+    "rows_checksum",
+    "training_checksum",
+    "training_sequences",
+]

@@ -14,7 +14,7 @@ from recbole_farzi.data.inter_file import check_inter_file
 from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.sequences import Sequences
 
-__all__ = ["Split", "load_split"]
+__all__ = ["Split", "load_loaders", "load_split"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,21 @@ def load_split(config):
         OptionError: longer rankings are asked for than there are items.
     """
     check_inter_file(config)
+    train, valid, test = load_loaders(config)
+    sequences = training_sequences(train.dataset)
+    counts = sequences.counts(train.dataset.item_num)
+    return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
+
+
+def load_loaders(config):
+    """RecBole's three loaders of any dataset, sequential or not; nothing that RecBole once pickled is read.
+
+    Returns:
+        ``(train, valid, test)``.
+
+    Raises:
+        DataError, OptionError: as for :func:`load_split`.
+    """
     name = config["dataset"]
     try:
         with _without_pickles(config):
@@ -69,9 +84,7 @@ def load_split(config):
     items = train.dataset.item_num - 1
     if max(config["topk"], default=0) > items:
         raise OptionError(f"option topk={config['topk']} asks for more items than dataset {name} has ({items})")
-    sequences = training_sequences(train.dataset)
-    counts = sequences.counts(train.dataset.item_num)
-    return Split(train, valid, test, sequences, counts, training_checksum(train.dataset, sequences))
+    return train, valid, test
 
 
 def _check_that_users_are_apart(name, train, others):

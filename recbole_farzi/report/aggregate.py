@@ -1,4 +1,4 @@
-"""Statistics of the contenders over seeds, and how each compares with training on the full data."""
+"""Statistics of the contenders over users and seeds, and how each compares with the reference, full data as a rule."""
 
 import math
 import statistics
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Optional
 
 from recbole_farzi.errors import DataError
+from recbole_farzi.report.uncertainty import SMALL_STRATUM, estimate
 
 __all__ = [
     "FORMAT",
@@ -21,26 +22,33 @@ __all__ = [
     "statistic",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """The format of results that is understood here."""
-
-SMALL_STRATUM = 50
-"""Strata with fewer rows than this are marked as small: one user moves a hit ratio there by 2 points or more."""
 
 
 class Statistic(NamedTuple):
-    """Mean and sample standard deviation (divisor n - 1) of ``n`` numbers; each is None where undefined."""
+    """Mean and sample standard deviation (divisor n - 1) of ``n`` numbers; each is None where undefined.
+
+    ``low`` and ``high`` are the 95% interval of the mean over users and seeds, where the rows are known.
+    """
 
     mean: Optional[float]
     sd: Optional[float]
     n: int
+    low: Optional[float] = None
+    high: Optional[float] = None
 
 
 class Stratum(NamedTuple):
-    """A group of evaluated rows (one row a user of the test split)."""
+    """A group of evaluated rows (one row a user of the test split).
+
+    ``unseen``: of what never occurs in training. ``cell``: in a grid, the numbers of the strata of users and of items.
+    """
 
     label: str
     rows: Optional[int]
+    unseen: bool = False
+    cell: Optional[tuple] = None
 
     @property
     def small(self):
@@ -72,9 +80,45 @@ class Aggregate:
 
     results: dict
     metrics: tuple
+    extra_metrics: tuple
     smaller_is_better: frozenset
     contenders: tuple
     strata: dict
+    grid: tuple
+    estimates: dict
+
+    @property
+    def reference(self):
+        """The contender that the others are compared with: full data, or the one that the results name; or None."""
+        return self.find(self.results.get("reference") or "full")
+
+    @property
+    def focus(self):
+        """The contender that the report is about: the summary, or the one that the results name; or None."""
+        return self.find(self.results.get("focus") or "summary")
+
+    def estimate(self, contender, metric, kind=None, stratum=None):
+        """The :class:`recbole_farzi.report.uncertainty.Estimate`, or None where the rows are not known."""
+        at = ("all", 0) if kind is None else (kind, stratum)
+        return None if contender is None else self.estimates.get((*at, contender.key, metric))
+
+    def against_reference(self, contender, metric, kind=None, stratum=None):
+        """``better``, ``worse`` or ``level`` with the reference by the paired test at 0.05; None where there was none."""
+        return self._verdict(contender, self.reference, metric, kind, stratum, "p")
+
+    def focus_against(self, contender, metric, kind=None, stratum=None):
+        """The same of the contender in focus against another."""
+        return self._verdict(self.focus, contender, metric, kind, stratum, "p_focus")
+
+    def _verdict(self, first, second, metric, kind, stratum, test):
+        found = self.estimate(first if test == "p" else second, metric, kind, stratum)
+        p = None if found is None else getattr(found, test)
+        if p is None:
+            return None
+        own, other = (self.value(one, metric, kind, stratum).mean for one in (first, second))
+        if p >= 0.05 or own == other:
+            return "level"
+        return "better" if (own > other) != (metric in self.smaller_is_better) else "worse"
 
     def find(self, key):
         """The contender of that key, or None."""
@@ -89,26 +133,37 @@ class Aggregate:
         found = None
         if contender is not None:
             found = (contender.metrics if kind is None else contender.strata[kind][stratum]).get(metric)
-        return found or Statistic(None, None, 0)
+        found = found or Statistic(None, None, 0)
+        about = self.estimate(contender, metric, kind, stratum)
+        return found if about is None or found.mean is None else found._replace(low=about.low, high=about.high)
 
     def relative(self, contender, metric, kind=None, stratum=None):
-        """A contender against full data, on all rows or on one stratum.
+        """A contender against the reference, on all rows or on one stratum.
 
         Returns:
-            Per cent of full data (:func:`per_cent`) for a metric of which more is better. For one of which less is
-            better, the difference of the means, contender - full data, in the metric's unit (nats for cross-entropy):
+            Per cent of the reference (:func:`per_cent`) for a metric of which more is better. For one of which less is
+            better, the difference of the means, contender - reference, in the metric's unit (nats for cross-entropy):
             a ratio of cross-entropies says little, since uninformed guessing does not stand at any fixed multiple.
             None where either is missing.
         """
         own = self.value(contender, metric, kind, stratum).mean
-        full = self.value(self.find("full"), metric, kind, stratum).mean
+        full = self.value(self.reference, metric, kind, stratum).mean
         if metric in self.smaller_is_better:
             return None if own is None or full is None else own - full
         return per_cent(own, full)
 
+    def relative_interval(self, contender, metric, kind=None, stratum=None):
+        """95% interval of :meth:`relative`: ``(low, high)``, an end None where it is unbounded; None where unknown."""
+        found = self.estimate(contender, metric, kind, stratum)
+        if found is None or self.reference is None or contender.key == self.reference.key:
+            return None
+        if metric in self.smaller_is_better:
+            return found.difference_low, found.difference_high
+        return found.ratio_low, found.ratio_high
+
     def gap_closed(self, contender, metric):
         """:func:`gap_closed` on all rows, between the contenders ``start`` and ``full``."""
-        start, full = (self.value(self.find(key), metric).mean for key in ("start", "full"))
+        start, full = (self.value(one, metric).mean for one in (self.find("start"), self.reference))
         return gap_closed(self.value(contender, metric).mean, start, full, metric in self.smaller_is_better)
 
     def share_of_events(self, contender):
@@ -168,14 +223,17 @@ def separation(first, second):
     return 1 if difference > 0 else -1
 
 
-def aggregate(results):
+def aggregate(results, rows=None):
     """Check the results and compute the statistics.
 
     Args:
-        results: dict with ``format`` (1), ``metrics`` (names) and ``contenders`` (each ``key``, ``label`` and ``runs``,
+        results: dict with ``format`` (2), ``metrics`` (names) and ``contenders`` (each ``key``, ``label`` and ``runs``,
             a list of ``{"seed", "seconds", "metrics", "strata"}``). Optional are ``smaller_is_better``, ``strata``,
             ``dataset``, ``model``, ``seed``, ``date``, ``command``, ``environment``, ``data``, ``summary``,
-            ``options``, ``valid_metric``, ``pool`` and ``distillation``: what is absent is left out of the report.
+            ``options``, ``valid_metric``, ``pool``, ``distillation``, ``extra_metrics``, ``reference`` and ``focus``: what
+            is absent is left out of the report.
+        rows: the arrays behind the results (:mod:`recbole_farzi.results`), or None: then there are no intervals or
+            tests.
 
     Raises:
         DataError: another format, or a part that is needed is missing or malformed.
@@ -189,19 +247,33 @@ def aggregate(results):
     try:
         metrics = tuple(results["metrics"])
         strata = {
-            kind: tuple(Stratum(str(stratum["label"]), stratum.get("rows")) for stratum in group)
-            for kind, group in (results.get("strata") or {}).items()
+            kind: tuple(_stratum(stratum) for stratum in group) for kind, group in (results.get("strata") or {}).items()
         }
         contenders = tuple(_contender(contender, metrics, strata) for contender in results["contenders"])
+        grid = strata.pop("grid", ())
+        if any(stratum.cell is None for stratum in grid):
+            raise KeyError("cell")
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"these results are damaged or incomplete ({type(error).__name__}: {error})") from error
+    keys = [contender.key for contender in contenders]
+    known = [key if key in keys else None for key in (results.get("reference") or "full", results.get("focus") or "summary")]
+    kinds = {kind: len(group) for kind, group in {**strata, "grid": grid}.items()}
     return Aggregate(
         results=results,
+        grid=grid,
+        estimates={} if rows is None else estimate(rows, keys, results.get("row_metrics") or [], kinds, *known),
         metrics=metrics,
+        extra_metrics=tuple(results.get("extra_metrics") or ()),
         smaller_is_better=frozenset(results.get("smaller_is_better") or ()),
         contenders=contenders,
         strata=strata,
     )
+
+
+def _stratum(stratum):
+    cell = stratum.get("cell")
+    rows = stratum.get("rows")
+    return Stratum(str(stratum["label"]), rows, bool(stratum.get("unseen")), None if cell is None else tuple(cell))
 
 
 def _contender(contender, metrics, strata):

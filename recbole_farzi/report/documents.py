@@ -8,10 +8,27 @@ import textwrap
 
 from recbole_farzi.report import tables, words
 
-__all__ = ["COLUMNS", "csv_document", "json_document", "markdown_document", "text_document"]
+__all__ = [
+    "COLUMNS",
+    "COMPARISON_COLUMNS",
+    "comparisons_document",
+    "csv_document",
+    "json_document",
+    "markdown_document",
+    "text_document",
+]
 
 COLUMNS = ("contender", "seed", "group", "stratum", "rows", "metric", "value")
-"""Columns of the CSV: one line a contender, seed, stratum and metric. ``group`` is ``all``, ``users`` or ``items``."""
+"""Columns of ``strata.csv``: one line a contender, seed, stratum and metric. ``group`` is ``all``, ``users``, ``items``,
+``tail`` or ``grid``."""
+
+COMPARISON_COLUMNS = (
+    "contender", "group", "stratum", "rows", "metric", "mean", "low", "high", "reference", "of_reference",
+    "of_reference_low", "of_reference_high", "p", "focus", "p_focus",
+)  # fmt: skip
+"""Columns of ``comparisons.csv``: one line a contender, stratum and metric. ``of_reference`` is per cent, or the
+difference for metrics of which less is better; ``low`` and ``high`` end 95% intervals; ``p`` is corrected for the
+number of strata."""
 
 
 def text_document(report, width=110):
@@ -21,11 +38,14 @@ def text_document(report, width=110):
     parts.append(tables.to_text(tables.comparison_table(report), width))
     findings = tables.findings_table(report)
     if findings.rows:
-        about = [words.verdict_note(), *words.gap_sentences(report)]
+        about = [words.verdict_note(report), *words.gap_sentences(report)]
         parts += [tables.to_text(findings, width), "\n".join(_wrap(sentence, width) for sentence in about)]
     for by_metric in tables.strata_tables(report).values():
         parts += [tables.to_text(table, width) for table in by_metric.values()]
-    notes = words.notes(report) + ([words.strata_notes()] if report.strata else [])
+    gains = words.gain_sentences(report)
+    parts.append("\n".join(_wrap(sentence, width) for sentence in gains))
+    notes = [*words.notes(report), *words.unseen_sentences(report)]
+    notes += [words.strata_notes(report)] if report.strata else []
     parts.append("\n".join(_wrap(note, width) for note in notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -36,20 +56,31 @@ def markdown_document(report):
     title = " · ".join(str(results[name]) for name in ("dataset", "model", "date") if results.get(name))
     parts = [f"# {tables.escape(title or 'Report')}", tables.escape(words.headline(report)) + "."]
     parts += words.gap_sentences(report)
-    parts += ["## Contenders", tables.to_markdown(tables.contenders_table(report))]
-    parts += ["\n".join(f"* {tables.escape(note)}" for note in words.notes(report))]
+    gains = words.gain_sentences(report)
+    parts += ["## Who gains, who loses", _bullets(gains)] if gains else []
+    parts += ["## Contenders", tables.to_markdown(tables.contenders_table(report)), _bullets(words.notes(report))]
+    extra = tables.extra_table(report)
+    parts += [f"## {extra.title}", tables.to_markdown(extra)] if extra else []
     findings = tables.findings_table(report)
     if findings.rows:
-        parts += [f"## {findings.title}", tables.to_markdown(findings), words.verdict_note()]
+        parts += [f"## {findings.title}", tables.to_markdown(findings), words.verdict_note(report)]
     for kind, by_metric in tables.strata_tables(report).items():
-        parts += [f"## Strata of {kind}", words.strata_notes()] if by_metric else []
+        title, _, about = words.kind_title(kind)
+        parts += [f"## {title}", f"{about} {words.strata_notes(report)}".strip()] if by_metric else []
         for table in by_metric.values():
-            parts += [f"### {table.title}", tables.to_markdown(table)]
+            parts += [f"### {tables.escape(table.title)}", tables.to_markdown(table)]
+    grids = tables.grid_tables(report)
+    parts += ["## Users by items"] if grids else []
+    for table in grids.values():
+        parts += [f"### {tables.escape(table.title)}", tables.to_markdown(table)]
+    unseen = words.unseen_sentences(report)
+    parts += ["## Never seen in training", _bullets(unseen)] if unseen else []
     for table in (tables.settings_table(report), tables.environment_table(report)):
         parts += [f"## {table.title}", tables.to_markdown(table)] if table.rows else []
     if results.get("command"):
         # An indented block, not a fence: no text inside can end it.
         parts += ["## To make it again", textwrap.indent(" ".join(str(results["command"]).split()), "    ")]
+        parts += ["The report alone, from what was saved, without training:", "    python run_farzi.py --report THIS_FOLDER"]
     parts += ["## What the words mean"]
     parts += ["\n".join(f"* **{tables.escape(term)}**: {tables.escape(text)}" for term, text in words.glossary(report))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -64,7 +95,7 @@ def csv_document(report):
     for contender in report.results["contenders"]:
         for run in contender["runs"]:
             groups = [("all", "", everything, run["metrics"])]
-            for kind, strata in report.strata.items():
+            for kind, strata in {**report.strata, "grid": report.grid}.items():
                 values = (run.get("strata") or {}).get(kind) or []
                 groups += [(kind, stratum.label, stratum.rows, value) for stratum, value in zip(strata, values)]
             for group, stratum, rows, values in groups:
@@ -75,6 +106,28 @@ def csv_document(report):
     return buffer.getvalue()
 
 
+def comparisons_document(report):
+    """Means, intervals and tests as tidy CSV, columns :data:`COMPARISON_COLUMNS`. What is unknown is empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COMPARISON_COLUMNS)
+    reference, focus = (one.key if one else "" for one in (report.reference, report.focus))
+    places = [("all", "", report.part("data").get("test_rows"), None, None)]
+    for kind, strata in {**report.strata, "grid": report.grid}.items():
+        places += [(kind, stratum.label, stratum.rows, kind, number) for number, stratum in enumerate(strata)]
+    for contender in report.contenders:
+        for group, label, rows, *at in places:
+            for metric in report.metrics:
+                value, found = report.value(contender, metric, *at), report.estimate(contender, metric, *at)
+                low, high = report.relative_interval(contender, metric, *at) or (None, None)
+                numbers = (
+                    value.mean, value.low, value.high, reference, report.relative(contender, metric, *at), low, high,
+                    found and found.p, focus, found and found.p_focus,
+                )  # fmt: skip
+                writer.writerow([contender.key, group, label, _blank(rows), metric, *map(_blank, numbers)])
+    return buffer.getvalue()
+
+
 def json_document(report):
     """The results themselves, as JSON that any reader takes: numbers that are not finite become null."""
     return json.dumps(_finite_or_none(report.results), indent=1, allow_nan=False) + "\n"
@@ -82,6 +135,10 @@ def json_document(report):
 
 def _wrap(text, width):
     return textwrap.fill(tables.printable(text), width, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _bullets(sentences):
+    return "\n".join(f"* {tables.escape(sentence)}" for sentence in sentences)
 
 
 def _blank(value):

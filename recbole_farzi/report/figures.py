@@ -13,27 +13,44 @@ import plotly.graph_objects as go
 
 from recbole_farzi.report import words
 
-__all__ = ["Style", "contender_figure", "loss_figure", "size_figure", "strata_figure", "styles", "validation_figure"]
+__all__ = [
+    "Style",
+    "contender_figure",
+    "cost_figure",
+    "gain_figure",
+    "grid_figure",
+    "in_front",
+    "loss_figure",
+    "size_figure",
+    "strata_figure",
+    "styles",
+    "validation_figure",
+]
 
-# Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page, then three of Tol's "muted".
-_COLOURS = {
-    "full": "#0072b2",
-    "summary": "#d55e00",
-    "start": "#e69f00",
-    "hard": "#cc79a7",
-    "random": "#009e73",
-    "popularity": "#8c8c8c",
+# Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page, then some of Tol's "muted".
+# Variants of one way of training share its colour and differ by mark; open marks are those of equal bytes.
+_FAMILIES = {
+    "full": ("#0072b2", (("circle", "●"),)),
+    "summary": ("#d55e00", (("diamond", "◆"),)),
+    "start": ("#e69f00", (("square", "■"),)),
+    "hard": ("#cc79a7", (("triangle-up", "▲"), ("triangle-left", "◀"), ("triangle-right", "▶"), ("star-triangle-up", "△"))),
+    "random": ("#009e73", (("triangle-down", "▼"),)),
+    "head": ("#56b4e9", (("pentagon", "⬟"),)),
+    "popular-items": ("#999933", (("hexagon", "⬢"),)),
+    "svp-cf": ("#aa4499", (("star", "★"), ("hexagram", "✶"))),
+    "teacher-labels": ("#44aa99", (("cross", "✚"),)),
+    "popularity": ("#8c8c8c", (("x", "✖"),)),
 }
-_MARKS = {
-    "full": ("circle", "●"),
-    "summary": ("diamond", "◆"),
-    "start": ("square", "■"),
-    "hard": ("triangle-up", "▲"),
-    "random": ("triangle-down", "▼"),
-    "popularity": ("x", "✖"),
-}
-_SPARE_COLOURS = ("#56b4e9", "#aa4499", "#999933", "#ddcc77")
-_SPARE_MARKS = (("pentagon", "⬟"), ("hexagon", "⬢"), ("star", "★"), ("cross", "✚"))
+_SPARE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#aa4499", "#999933")
+_SPARE_MARKS = (
+    ("circle", "●"), ("diamond", "◆"), ("square", "■"), ("triangle-up", "▲"), ("pentagon", "⬟"), ("hexagon", "⬢"),
+    ("star", "★"), ("cross", "✚"),
+)  # fmt: skip
+_IN_FRONT = ("full", "summary", "start", "random", "random-bytes", "teacher-labels")
+_AT_MOST = 6  # lines that a figure shows before the reader asks for more
+# Both ends can be told apart by the colour-blind, and letters are dark on all of it.
+_DIVERGING = ((0.0, "#d6804b"), (0.5, "#e9e9e9"), (1.0, "#5aa5d1"))
+_INK = "#1c2430"
 
 
 class Style(NamedTuple):
@@ -46,18 +63,38 @@ class Style(NamedTuple):
 
 def styles(report):
     """dict from the key of each contender to its :class:`Style`."""
-    out, spare = {}, 0
+    out, used = {}, {}
+    spares = [(colour, _SPARE_MARKS[(i + turn) % 8]) for turn in range(8) for i, colour in enumerate(_SPARE_COLOURS)]
     for contender in report.contenders:
-        if contender.key in _COLOURS:
-            out[contender.key] = Style(_COLOURS[contender.key], *_MARKS[contender.key])
+        plain = contender.key.removesuffix("-bytes")
+        family = next((name for name in _FAMILIES if plain == name or plain.startswith(name + "-")), None)
+        if family is None:
+            taken = [(style.colour, style.symbol) for style in out.values()]
+            free = [spare for spare in spares if (spare[0], spare[1][0]) not in taken]
+            colour, (symbol, glyph) = (free or spares)[0]
         else:
-            out[contender.key] = Style(_SPARE_COLOURS[spare % 4], *_SPARE_MARKS[spare % 4])
-            spare += 1
+            colour, marks = _FAMILIES[family]
+            variants = used.setdefault(family, [])
+            if plain not in variants:
+                variants.append(plain)
+            symbol, glyph = marks[variants.index(plain) % len(marks)]
+        if plain != contender.key:
+            symbol, glyph = symbol + "-open", glyph + "°"
+        out[contender.key] = Style(colour, symbol, glyph)
     return out
 
 
+def in_front(report):
+    """Keys of the contenders that figures with a line each show at first: at most six, or all where there are no more."""
+    keys = [contender.key for contender in report.contenders]
+    if len(keys) <= _AT_MOST:
+        return keys
+    chosen = [key for key in keys if key in _IN_FRONT]
+    return chosen or keys[:_AT_MOST]
+
+
 def contender_figure(report, metric):
-    """Mean of one metric for each contender, error bars of one standard deviation over seeds.
+    """Mean of one metric for each contender, error bars of its 95% interval (one standard deviation where unknown).
 
     Bars from zero where more is better; points where less is, since such a metric has no meaningful zero to draw from.
     """
@@ -67,8 +104,7 @@ def contender_figure(report, metric):
     figure = _figure(height=62 + 34 * max(len(rows), 1))
     if not rows:
         return figure
-    ends = [value.mean + (value.sd or 0) for _, value in rows]
-    starts = [value.mean - (value.sd or 0) for _, value in rows]
+    starts, ends = zip(*(_ends(value) for _, value in rows))
     low = min(0.0, *starts) if metric not in report.smaller_is_better else min(starts)
     span = (max(ends) - low) or abs(max(ends)) or 1.0
     for row, (contender, value) in enumerate(rows):
@@ -86,7 +122,7 @@ def contender_figure(report, metric):
         else:
             figure.add_bar(orientation="h", width=0.66, marker={"color": colour}, **common)
     figure.add_scatter(
-        x=[end for end in ends],
+        x=list(ends),
         y=list(range(len(rows))),
         mode="text",
         text=["\u2002\u2002" + words.metric_value(value.mean) for _, value in rows],
@@ -99,10 +135,11 @@ def contender_figure(report, metric):
     figure.update_xaxes(range=[low - pad, max(ends) + 0.3 * span], nticks=5)
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
-        ticktext=[_wrapped(contender.label, 16) for contender, _ in rows],
+        ticktext=[_wrapped(contender.label, 18) for contender, _ in rows],
         range=[len(rows) - 0.5, -0.5],
         showgrid=False,
         automargin=True,
+        ticklabelstandoff=6,
     )
     return figure
 
@@ -143,31 +180,92 @@ def size_figure(report, metric):
 
 
 def strata_figure(report, kind, metric):
-    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of one standard deviation."""
-    style = styles(report)
-    strata = report.strata[kind]
-    figure = _figure(height=340)
-    count = len(report.contenders)
-    for number, contender in enumerate(report.contenders):
-        values = [report.value(contender, metric, kind, stratum) for stratum in range(len(strata))]
-        if all(value.mean is None for value in values):
+    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of the 95% interval."""
+
+    def values(contender, number):
+        value = report.value(contender, metric, kind, number)
+        return value.mean, *_ends(value), words.mean_and_spread(value)
+
+    return _by_stratum(report, kind, report.contenders, values)
+
+
+def gain_figure(report, kind, metric):
+    """Each contender against the reference by stratum, with 95% intervals: per cent of it, or the difference to it.
+
+    Full marks differ from the reference by the corrected test, open ones do not. None where there is no reference.
+    """
+    reference = report.reference
+    if reference is None or not report.estimates:
+        return None
+    others = [contender for contender in report.contenders if contender.key != reference.key]
+
+    def values(contender, number):
+        mean = report.relative(contender, metric, kind, number)
+        low, high = report.relative_interval(contender, metric, kind, number) or (None, None)
+        text = " ".join(
+            part
+            for part in (
+                words.relative_text(report, contender, metric, kind, number),
+                f"({words.relative_range(report, contender, metric, kind, number)})",
+                words.mark(report, contender, metric, kind, number),
+            )
+            if part != "()"
+        )
+        return mean, mean if low is None else low, mean if high is None else high, text
+
+    differs = {
+        contender.key: [
+            report.against_reference(contender, metric, kind, number) in ("better", "worse")
+            for number in range(len(report.strata[kind]))
+        ]
+        for contender in others
+    }
+    figure = _by_stratum(report, kind, others, values, differs)
+    relative = metric not in report.smaller_is_better
+    figure.add_hline(y=100 if relative else 0, line={"color": styles(report)[reference.key].colour, "width": 2})
+    figure.update_yaxes(ticksuffix="%" if relative else "")
+    tops = [report.relative(contender, metric, kind, n) for contender in others for n in range(len(report.strata[kind]))]
+    tops = [top for top in tops if top is not None]
+    if relative and tops:
+        figure.update_yaxes(range=[0, min(max(130, 1.35 * max(tops)), 320)])
+    return figure
+
+
+def _by_stratum(report, kind, contenders, values, differs=None):
+    style, shown, strata = styles(report), in_front(report), report.strata[kind]
+    figure = _figure(height=360)
+    for contender in contenders:
+        points = [values(contender, number) for number in range(len(strata))]
+        if all(point[0] is None for point in points):
             continue
         colour, symbol, _ = style[contender.key]
-        shift = 0.05 * (number - (count - 1) / 2)  # beside each other, or error bars would hide one another
+        # Beside each other, or error bars would hide one another; those that are shown at first share the room.
+        places = [c.key for c in contenders if (c.key in shown) == (contender.key in shown)]
+        shift = 0.5 * ((places.index(contender.key) + 0.5) / len(places) - 0.5)
+        symbols = symbol
+        if differs is not None:
+            plain = symbol.removesuffix("-open")
+            symbols = [plain if different else plain + "-open" for different in differs[contender.key]]
         figure.add_scatter(
             x=[stratum + shift for stratum in range(len(strata))],
-            y=[value.mean for value in values],
-            error_y=_error(values),
+            y=[point[0] for point in points],
+            error_y={
+                "type": "data", "symmetric": False, "thickness": 1.5, "width": 3,
+                "array": [0 if point[0] is None else point[2] - point[0] for point in points],
+                "arrayminus": [0 if point[0] is None else point[0] - point[1] for point in points],
+            },
             mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"color": colour, "symbol": symbol, "size": 9},
+            line={"color": colour, "width": 2, "dash": "dot" if contender.key.endswith("-bytes") else "solid"},
+            marker={"color": colour, "symbol": symbols, "size": 9, "line": {"width": 2, "color": colour}},
             name=_plain(contender.label),
+            meta=report.contenders.index(contender),
+            visible=contender.key in shown,
             hoverinfo="text",
             hovertext=[
-                f"{_plain(contender.label)}, {_plain(stratum.label)}: {words.mean_and_spread(value)}"
-                for stratum, value in zip(strata, values)
+                f"{_plain(contender.label)}, {_plain(stratum.label)}: {_plain(point[3])}"
+                for stratum, point in zip(strata, points)
             ],
-        )
+        )  # fmt: skip
     labels = []
     for stratum in strata:
         size = "" if stratum.rows is None else f"<br>{stratum.rows:,} rows{' (small)' if stratum.small else ''}"
@@ -175,11 +273,105 @@ def strata_figure(report, kind, metric):
     figure.update_xaxes(
         tickvals=list(range(len(strata))),
         ticktext=labels,
-        range=[-0.4, len(strata) - 0.6],
+        range=[-0.45, len(strata) - 0.55],
         tickangle=0,
         tickfont={"size": 11},
         showgrid=False,
     )
+    return figure
+
+
+def grid_figure(report, metric, subject):
+    """Users x items, from cold to warm: a contender against the reference in each cell; its values where it has none."""
+    users, items = report.strata.get("users", ()), report.strata.get("items", ())
+    relative = report.reference is not None and report.reference.key != subject.key
+    smaller = metric in report.smaller_is_better
+    place = {stratum.cell: number for number, stratum in enumerate(report.grid)}
+    colours, texts, hovers = [], [], []
+    for row, user in enumerate(users):
+        colours.append([])
+        texts.append([])
+        hovers.append([])
+        for column, item in enumerate(items):
+            number = place.get((row, column))
+            if number is None:
+                colours[-1].append(None)
+                texts[-1].append("")
+                hovers[-1].append("no rows")
+                continue
+            value = report.value(subject, metric, "grid", number).mean
+            against = report.relative(subject, metric, "grid", number) if relative else value
+            shown = words.relative_text(report, subject, metric, "grid", number) if relative else words.metric_value(value)
+            mark = words.mark(report, subject, metric, "grid", number)
+            cell = report.grid[number]
+            colours[-1].append(against)
+            small = "small: " if cell.small else ""
+            texts[-1].append(f"{f'{shown} {mark}'.strip() or words.MISSING}<br>{small}{cell.rows:,}")
+            sure = words.relative_range(report, subject, metric, "grid", number)
+            hovers[-1].append(
+                _plain(f"{user.label}, {item.label}: {words.metric_value(value)} {shown} {f'({sure})' if sure else ''}")
+            )
+    figure = _figure(height=120 + 84 * max(len(users), 1))
+    known = [value for line in colours for value in line if value is not None]
+    if relative:
+        middle = 0.0 if smaller else 100.0
+        reach = max((abs(value - middle) for value in known), default=1.0)
+        reach = min(reach, 100.0) if not smaller else reach
+        scale = [(1 - at, colour) for at, colour in reversed(_DIVERGING)] if smaller else list(_DIVERGING)
+        ends = {"zmin": middle - (reach or 1.0), "zmax": middle + (reach or 1.0)}
+    else:
+        scale, ends = [(0.0, "#e9e9e9"), (1.0, "#5aa5d1")], {}
+    figure.add_heatmap(
+        z=colours, text=texts, texttemplate="%{text}", textfont={"color": _INK, "size": 12}, hovertext=hovers,
+        hoverinfo="text", colorscale=scale, showscale=False, xgap=3, ygap=3, **ends,
+    )  # fmt: skip
+    figure.update_xaxes(
+        tickvals=list(range(len(items))), ticktext=[_wrapped(stratum.label, 14) for stratum in items], showgrid=False,
+        title_text="items", side="bottom", tickangle=0, tickfont={"size": 11},
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=list(range(len(users))), ticktext=[_wrapped(stratum.label, 12) for stratum in users], showgrid=False,
+        title_text="users", autorange="reversed", tickfont={"size": 11},
+    )  # fmt: skip
+    return figure
+
+
+def cost_figure(report, what):
+    """Seconds of training, or kilobytes to train on, for each contender, on a logarithmic axis; None where unknown.
+
+    Args:
+        what: ``seconds`` or ``KB``.
+    """
+    style = styles(report)
+    rows = []
+    for contender in report.contenders:
+        value = contender.seconds.mean if what == "seconds" else contender.bytes and contender.bytes / 1024
+        if value:
+            rows.append((contender, value))
+    if not rows:
+        return None
+    figure = _figure(height=62 + 26 * len(rows))
+    low = 10 ** math.floor(math.log10(min(value for _, value in rows)))
+    for row, (contender, value) in enumerate(rows):
+        text = words.seconds_text(value) if what == "seconds" else words.kilobytes(value * 1024)
+        figure.add_bar(
+            orientation="h", x=[value], y=[row], width=0.66, marker={"color": style[contender.key].colour},
+            hoverinfo="text", hovertext=f"{_plain(contender.label)}: {text} {what}",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[value], y=[row], mode="text", text=["\u2002" + text], textposition="middle right", textfont={"size": 12},
+            hoverinfo="skip", cliponaxis=False,
+        )  # fmt: skip
+    high = max(value for _, value in rows)
+    ticks = [tick for tick in _log_ticks(low, max(high, 10 * low)) if tick >= low]
+    figure.update_xaxes(
+        type="log", tickvals=ticks, ticktext=[_short(tick) for tick in ticks], tickangle=0,
+        range=[math.log10(low), math.log10(high) + 0.18 * (math.log10(high / low) or 1)],
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))), ticktext=[_wrapped(contender.label, 30) for contender, _ in rows],
+        range=[len(rows) - 0.5, -0.5], showgrid=False, automargin=True, ticklabelstandoff=6,
+    )  # fmt: skip
     return figure
 
 
@@ -192,12 +384,12 @@ def loss_figure(report):
     steps, values = zip(*known)
     figure = _figure(height=300)
     figure.add_scatter(
-        x=steps, y=values, mode="markers", marker={"color": _COLOURS["start"], "size": 3, "opacity": 0.45},
+        x=steps, y=values, mode="markers", marker={"color": _FAMILIES["start"][0], "size": 3, "opacity": 0.45},
         name="each step", hoverinfo="x+y",
     )  # fmt: skip
     figure.add_scatter(
         x=steps, y=_running_median(values, max(1, len(values) // 40)), mode="lines",
-        line={"color": _COLOURS["summary"], "width": 2}, name="running median", hoverinfo="x+y",
+        line={"color": _FAMILIES["summary"][0], "width": 2}, name="running median", hoverinfo="x+y",
     )  # fmt: skip
     figure.update_xaxes(title_text="outer step")
     return figure
@@ -217,8 +409,8 @@ def validation_figure(report):
     steps, values = zip(*points)
     figure = _figure(height=300)
     figure.add_scatter(
-        x=steps, y=values, mode="lines+markers", line={"color": _COLOURS["summary"], "width": 2},
-        marker={"size": 8, "symbol": _MARKS["summary"][0]}, name=words.metric_name(metric), hoverinfo="x+y",
+        x=steps, y=values, mode="lines+markers", line={"color": _FAMILIES["summary"][0], "width": 2},
+        marker={"size": 8, "symbol": _FAMILIES["summary"][1][0][0]}, name=words.metric_name(metric), hoverinfo="x+y",
     )  # fmt: skip
     best = distillation.get("best_step")
     if best is not None:
@@ -240,11 +432,24 @@ def _figure(height):
     return figure
 
 
+def _ends(value):
+    """Where the error bar of a :class:`recbole_farzi.report.aggregate.Statistic` begins and ends."""
+    if value.mean is None:
+        return None, None
+    if value.low is not None:
+        return min(value.low, value.mean), max(value.high, value.mean)
+    return value.mean - (value.sd or 0), value.mean + (value.sd or 0)
+
+
 def _error(values):
-    """Error bars of one standard deviation; none where no spread is known."""
-    known = any(value.sd is not None for value in values)
-    sizes = [value.sd or 0 for value in values]
-    return {"type": "data", "array": sizes, "visible": known, "thickness": 1.5, "width": 4}
+    """Error bars of the 95% interval, or of one standard deviation; none where no spread is known."""
+    known = any(value.sd is not None or value.low is not None for value in values)
+    ends = [_ends(value) for value in values]
+    return {
+        "type": "data", "symmetric": False, "visible": known, "thickness": 1.5, "width": 4,
+        "array": [high - value.mean for (_, high), value in zip(ends, values)],
+        "arrayminus": [value.mean - low for (low, _), value in zip(ends, values)],
+    }  # fmt: skip
 
 
 def _plain(text):
@@ -269,7 +474,9 @@ def _log_ticks(low, high):
 
 
 def _short(count):
-    """A round count in few letters: 5k, 20M."""
+    """A round number in few letters: 0.1, 5k, 20M."""
+    if count < 1:
+        return f"{count:g}"
     for size, letter in ((10**9, "G"), (10**6, "M"), (1000, "k")):
         if count >= size:
             return f"{count // size}{letter}"

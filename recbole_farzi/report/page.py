@@ -14,10 +14,14 @@ def html_page(report):
     """The page, as text. Everything that comes from the results is escaped; nothing is fetched."""
     canvas = _Canvas()
     sections = [
+        _gains(report),
         _findings(report),
         _contenders(report, canvas),
-        _size(report, canvas),
         *_strata(report, canvas),
+        _grid(report, canvas),
+        _unseen(report),
+        _size(report, canvas),
+        _extra(report),
         _distillation(report, canvas),
         _again(report),
         _glossary(report),
@@ -51,7 +55,7 @@ class _Canvas:
         height = int(figure.layout.height)
         return (
             f'<figure class="card"><figcaption><b>{escape(title)}</b><span>{escape(says)}</span></figcaption>'
-            f'<div class="plot" style="height:{height}px" role="img" aria-label="{escape(title)}"></div></figure>'
+            f'<div class="plot" style="height:{height}px" role="img" aria-label="{escape(f"{title}. {says}")}"></div></figure>'
         )
 
     def script(self):
@@ -82,9 +86,11 @@ def _tiles(report):
         for metric in words.headline_metrics(report):
             value = words.mean_and_spread(report.value(summary, metric))
             relative = words.relative_text(report, summary, metric)
-            tiles.append((relative or value, f"{words.metric_name(metric)}{' of full data' if relative else ''}",
-                          value if relative else ""))  # fmt: skip
-        for metric in report.metrics:
+            name = f" of {words.contender_name(report.reference)}" if relative else ""
+            sure = words.relative_range(report, summary, metric)
+            more = (f"95% interval {sure}; " if sure else "") + words.metric_value(report.value(summary, metric).mean)
+            tiles.append((relative or value, f"{words.metric_name(metric)}{name}", more if relative else ""))
+        for metric in words.main_metrics(report):
             if metric not in report.smaller_is_better:
                 continue
             relative = words.relative_text(report, summary, metric)
@@ -100,30 +106,38 @@ def _tiles(report):
     return f'<div class="tiles">{"".join(cells)}</div>' if cells else ""
 
 
+def _gains(report):
+    sentences = words.gain_sentences(report)
+    if not sentences:
+        return ""
+    return _section("Who gains, who loses", words.strata_notes(report), _items(sentences))
+
+
 def _findings(report):
     table = tables.findings_table(report)
     if not table.rows:
         return ""
     style = figures.styles(report)
-    colours = [style[contender.key].colour for contender in report.contenders if contender.key != "summary"]
-    lead = " ".join([*words.gap_sentences(report), words.verdict_note()])
+    colours = [style[contender.key].colour for contender in report.contenders if contender.key != report.focus.key]
+    lead = " ".join([*words.gap_sentences(report), words.verdict_note(report)])
     return _section(f"{table.title} …", lead, tables.to_html(table, colours))
 
 
 def _contenders(report, canvas):
+    spread = "the 95% interval over test users and seeds" if report.estimates else "one standard deviation over seeds"
     cards = [
         canvas.place(
             figures.contender_figure(report, metric),
             _named(metric),
-            "Less is better." if metric in report.smaller_is_better else "More is better.",
+            f"Mean on test of each contender; bars show {spread}; {_better(report, metric)}.",
         )
-        for metric in report.metrics
+        for metric in _most(report)
     ]
     style = figures.styles(report)
     colours = [style[contender.key].colour for contender in report.contenders]
     return _section(
         "Contenders on test",
-        "Means over seeds; error bars are one standard deviation over seeds.",
+        "All on the same split, the same seeds, by RecBole's evaluator.",
         f'<div class="grid">{"".join(cards)}</div>'
         + tables.to_html(tables.contenders_table(report), colours)
         + _items(words.notes(report)),
@@ -131,35 +145,48 @@ def _contenders(report, canvas):
 
 
 def _size(report, canvas):
-    if not any(contender.events for contender in report.contenders):
+    cards = []
+    if sum(bool(contender.events) for contender in report.contenders) > 1:
+        cards = [
+            canvas.place(
+                figures.size_figure(report, metric),
+                f"{_named(metric)} against events",
+                f"Nearer the {'lower' if metric in report.smaller_is_better else 'upper'} left: more from less data.",
+            )
+            for metric in _two(report)
+        ]
+    cards.append(canvas.place(
+        figures.cost_figure(report, "seconds"), "Seconds of one training run",
+        "Mean over seeds, logarithmic; validations that early stopping takes are counted.",
+    ))  # fmt: skip
+    cards.append(canvas.place(
+        figures.cost_figure(report, "KB"), "KB of training data", "What has to be stored to train so, logarithmic.",
+    ))  # fmt: skip
+    if not any(cards):
         return ""
-    cards = [
-        canvas.place(
-            figures.size_figure(report, metric),
-            f"{_named(metric)} against events",
-            f"Nearer the {'lower' if metric in report.smaller_is_better else 'upper'} left: more from less data.",
-        )
-        for metric in _two(report)
-    ]
-    return _section("Quality against size", "", _legend(report) + f'<div class="grid pair">{"".join(cards)}</div>')
+    return _section("Quality against size and time", "", _legend(report) + f'<div class="grid pair">{"".join(cards)}</div>')
 
 
 def _strata(report, canvas):
     style = figures.styles(report)
     colours = [style[contender.key].colour for contender in report.contenders]
-    titles = {
-        "users": ("Cold to warm: users", "Test rows by how many training events the user has."),
-        "items": ("Cold to warm: items", "Test rows by how often the held-out item occurs in training."),
-    }
+    name = words.contender_name(report.reference)
     for kind, by_metric in tables.strata_tables(report).items():
         if not by_metric:
             continue
-        title, lead = titles.get(kind, (f"Strata of {kind}", ""))
+        title, _, lead = words.kind_title(kind)
         cards = [
             canvas.place(
                 figures.strata_figure(report, kind, metric),
                 _named(metric),
-                f"Coldest stratum on the left; {'less' if metric in report.smaller_is_better else 'more'} is better.",
+                f"Mean of each contender from the coldest stratum to the warmest; {_better(report, metric)}.",
+            )
+            for metric in by_metric
+        ] + [
+            canvas.place(
+                figures.gain_figure(report, kind, metric),
+                f"{_named(metric)}, {'less' if metric in report.smaller_is_better else 'per cent of'} {name}",
+                f"Each contender against {name} (the line); full marks differ from it by the corrected test.",
             )
             for metric in by_metric
         ]
@@ -168,10 +195,51 @@ def _strata(report, canvas):
         )
         yield _section(
             title,
-            f"{lead} {words.strata_notes()}".strip(),
-            f'{_legend(report)}<div class="grid">{"".join(cards)}</div>'
-            f"<details><summary>Tables, with per cent of full data</summary>{folded}</details>",
+            lead if report.estimates else f"{lead} {words.strata_notes(report)}".strip(),
+            f'{_legend(report, switches=True)}<div class="grid">{"".join(cards)}</div>'
+            f"<details><summary>Tables, with per cent of {escape(name)}</summary>{folded}</details>",
         )
+
+
+def _grid(report, canvas):
+    subject = tables.grid_subject(report)
+    if subject is None:
+        return ""
+    name = words.contender_name(report.reference)
+    alone = report.reference is None or report.reference.key == subject.key
+    cards, folded = [], []
+    for metric, table in tables.grid_tables(report).items():
+        if alone:
+            title, says = _named(metric), f"Mean of {subject.label} in each cell, and its number of rows."
+        elif metric in report.smaller_is_better:
+            title = f"{_named(metric)}, difference to {name}"
+            says = f"{subject.label} less {name}: below zero, blue, {subject.label} is better; below it the number of rows."
+        else:
+            title = f"{_named(metric)}, per cent of {name}"
+            says = f"{subject.label} against {name}: above 100%, blue, it is better; below it the number of rows."
+        cards.append(canvas.place(figures.grid_figure(report, metric, subject), title, says))
+        folded.append(f"<h3>{escape(table.title)}</h3>{tables.to_html(table)}")
+    return _section(
+        "Users by items",
+        "From cold users, above, to warm ones; from cold items, left, to warm ones. Cells without a number have nothing to "
+        "compare with: full data scores 0 there." if not alone else "",
+        f'<div class="grid">{"".join(cards)}</div><details><summary>Tables</summary>{"".join(folded)}</details>',
+    )
+
+
+def _unseen(report):
+    sentences = words.unseen_sentences(report)
+    return _section("Never seen in training", "", _items(sentences)) if sentences else ""
+
+
+def _extra(report):
+    table = tables.extra_table(report)
+    if table is None:
+        return ""
+    style = figures.styles(report)
+    colours = [style[contender.key].colour for contender in report.contenders]
+    return _section(table.title, "What is recommended beside whether it is right, by RecBole's evaluator.",
+                    tables.to_html(table, colours))  # fmt: skip
 
 
 def _distillation(report, canvas):
@@ -217,7 +285,12 @@ def _again(report):
     sha = report.part("summary").get("sha256")
     if sha:
         blocks.append(f'<p class="lead">SHA-256 of the summary: <code>{escape(sha)}</code></p>')
-    lead = "The command that made these numbers. They stand in results.csv and results.json beside this page."
+    blocks.append("<p>The page alone, from what was saved beside it, without training:</p>")
+    blocks.append("<pre><code>python run_farzi.py --report THIS_FOLDER</code></pre>")
+    lead = (
+        "The command that made these numbers. They stand in strata.csv, comparisons.csv and results.json beside this page, "
+        "the rows behind them in rows.npz."
+    )
     return _section("To make it again", lead, "".join(blocks)) if blocks else ""
 
 
@@ -227,21 +300,41 @@ def _glossary(report):
 
 
 def _two(report):
-    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    smaller = [metric for metric in words.main_metrics(report) if metric in report.smaller_is_better]
     return [*words.headline_metrics(report)[:1], *smaller[:1]]
+
+
+def _most(report):
+    """The metrics that have a figure: all, or those of headline and strata where all were too many to look at."""
+    metrics = words.main_metrics(report)
+    if len(metrics) <= 6:
+        return metrics
+    chosen = {*words.headline_metrics(report), *words.strata_metrics(report)}
+    return [metric for metric in metrics if metric in chosen]
+
+
+def _better(report, metric):
+    return f"{'less' if metric in report.smaller_is_better else 'more'} is better"
 
 
 def _named(metric):
     return words.metric_name(metric) + (f" ({words.unit(metric)})" if words.unit(metric) else "")
 
 
-def _legend(report):
-    style = figures.styles(report)
-    chips = [
-        f'<span><i style="color:{escape(style[contender.key].colour)}">{escape(style[contender.key].glyph)}</i> '
-        f"{escape(contender.label)}</span>"
-        for contender in report.contenders
-    ]
+def _legend(report, switches=False):
+    """The contenders' marks; as switches they show and hide a contender in the figures of strata."""
+    style, shown = figures.styles(report), figures.in_front(report)
+    chips = []
+    for number, contender in enumerate(report.contenders):
+        colour, glyph = escape(style[contender.key].colour), escape(style[contender.key].glyph)
+        inside = f'<i style="color:{colour}">{glyph}</i> {escape(contender.label)}'
+        if switches:
+            pressed = "true" if contender.key in shown else "false"
+            chips.append(
+                f'<button type="button" data-number="{number}" aria-pressed="{pressed}">{inside}</button>'
+            )
+        else:
+            chips.append(f"<span>{inside}</span>")
     return f'<p class="legend">{"".join(chips)}</p>'
 
 
@@ -313,7 +406,7 @@ ul { padding-left: 1.2em; margin: .9em 0 0; color: var(--soft); font-size: .93re
   padding: 12px 12px 8px; }
 figcaption b { display: block; }
 figcaption span { color: var(--soft); font-size: .85rem; }
-.plot { width: 100%; }
+.plot { width: 100%; overflow: hidden; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; }
@@ -327,6 +420,9 @@ td small, thead small { display: block; color: var(--soft); font-weight: 400; }
 .mark { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 8px; }
 .legend { margin: 0 0 10px; font-size: .9rem; }
 .legend span { display: inline-block; margin-right: 18px; }
+.legend button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); cursor: pointer;
+  border-radius: 999px; padding: 2px 11px; margin: 0 6px 6px 0; }
+.legend button[aria-pressed="false"] { opacity: .55; border-style: dashed; }
 .legend i { font-style: normal; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--accent); font-weight: 600; padding: 4px 0; }
@@ -345,6 +441,12 @@ dd { margin: 0; color: var(--soft); }
 @media print {
   :root { --page: #ffffff; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; }
   .card, .tile, tr { break-inside: avoid; }
+  h2, h3, .lead, summary { break-after: avoid; }
+  .legend button[aria-pressed="false"] { display: none; }
+  main { max-width: none; padding: 0; }
+  .grid { grid-template-columns: 1fr 1fr; }
+  table { font-size: .62rem; }
+  th, td { padding: 3px 4px; }
 }
 """
 
@@ -362,6 +464,17 @@ function draw() {
     { ...figure.layout, template: theme }, { responsive: true, displayModeBar: false }));
 }
 draw();
-const scheme = matchMedia("(prefers-color-scheme: dark)");
-if (scheme.addEventListener) scheme.addEventListener("change", draw);
+for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+  const media = matchMedia(query);
+  if (media.addEventListener) media.addEventListener("change", draw);
+}
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(part => { part.open = true; }));
+document.querySelectorAll(".legend button").forEach(button => button.addEventListener("click", () => {
+  const number = button.dataset.number, shown = button.getAttribute("aria-pressed") !== "true";
+  document.querySelectorAll(".legend button").forEach(other => {
+    if (other.dataset.number === number) other.setAttribute("aria-pressed", shown);
+  });
+  FIGURES.forEach(figure => figure.data.forEach(trace => { if (trace.meta === +number) trace.visible = shown; }));
+  draw();
+}));
 """

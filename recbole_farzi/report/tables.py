@@ -13,7 +13,10 @@ __all__ = [
     "contenders_table",
     "environment_table",
     "escape",
+    "extra_table",
     "findings_table",
+    "grid_subject",
+    "grid_tables",
     "printable",
     "settings_table",
     "strata_tables",
@@ -46,70 +49,106 @@ class Table(NamedTuple):
 
 def contenders_table(report):
     """Every contender with all there is to say of it: for wide media."""
-    columns = ["contender", "seeds", *map(words.metric_name, report.metrics), "events", "KB", "seconds"]
+    metrics = words.main_metrics(report)
+    costs = _costs(report)
+    columns = ["contender", "seeds", *map(words.metric_name, metrics), *(name for name, _ in costs)]
     rows = []
     for contender in report.contenders:
-        share = report.share_of_events(contender)
         rows.append([
             Cell(contender.label),
             Cell(str(contender.runs)),
-            *(_value_cell(report, contender, metric) for metric in report.metrics),
-            Cell(words.big_number(contender.events), "" if share is None else words.percentage(share)),
-            Cell(words.kilobytes(contender.bytes)),
-            Cell(words.seconds_text(contender.seconds.mean)),
+            *(_value_cell(report, contender, metric) for metric in metrics),
+            *(cell(contender) for _, cell in costs),
         ])  # fmt: skip
     return Table("Contenders", columns, rows)
 
 
+def _costs(report):
+    """Columns of what a contender takes, those that are known of any: pairs of a heading and a function to a cell."""
+
+    def events(contender):
+        share = report.share_of_events(contender)
+        return Cell(words.big_number(contender.events), "" if share is None else words.percentage(share))
+
+    columns = [
+        ("events", events, lambda contender: contender.events is not None),
+        ("KB", lambda contender: Cell(words.kilobytes(contender.bytes)), lambda contender: contender.bytes is not None),
+        ("seconds", lambda contender: Cell(words.seconds_text(contender.seconds.mean)), lambda contender: contender.seconds.n),
+    ]
+    return [(name, cell) for name, cell, known in columns if any(map(known, report.contenders))]
+
+
 def values_table(report):
     """Every contender's metrics, alone: for narrow media, beside :func:`comparison_table`."""
-    rows = []
+    metrics, rows = words.main_metrics(report), []
     for contender in report.contenders:
-        values = [Cell(words.mean_and_spread(report.value(contender, metric))) for metric in report.metrics]
+        values = [Cell(words.mean_and_spread(report.value(contender, metric))) for metric in metrics]
         rows.append([Cell(contender.label), Cell(str(contender.runs)), *values])
-    return Table("Quality on test", ["contender", "seeds", *map(words.metric_name, report.metrics)], rows)
+    return Table("Quality on test", ["contender", "seeds", *map(words.metric_name, metrics)], rows)
 
 
 def comparison_table(report):
-    """Every contender against full data, and what it takes."""
-    compared = list(report.metrics) if report.find("full") else []
+    """Every contender against the reference, and what it takes."""
+    compared = words.main_metrics(report) if report.reference else []
+    costs = _costs(report)
     columns = ["contender"]
     for metric in compared:
-        compared_by = "difference" if metric in report.smaller_is_better else "of full"
+        compared_by = "difference" if metric in report.smaller_is_better else "of full" if report.find("full") else "relative"
         columns.append(f"{words.metric_name(metric)}\n{compared_by}")
-    columns += ["events", "share", "KB", "seconds"]
+    columns += [name for name, _ in costs]
     rows = []
     for contender in report.contenders:
-        relatives = [words.relative_text(report, contender, metric) for metric in compared]
-        share = report.share_of_events(contender)
-        rows.append([
-            Cell(contender.label),
-            *(Cell(text or words.MISSING) for text in relatives),
-            Cell(words.big_number(contender.events)),
-            Cell(words.percentage(share)),
-            Cell(words.kilobytes(contender.bytes)),
-            Cell(words.seconds_text(contender.seconds.mean)),
-        ])  # fmt: skip
-    title = "Against full data, and what it takes" if compared else "What it takes"
+        relatives = [
+            Cell(
+                words.relative_text(report, contender, metric) or words.MISSING,
+                words.relative_range(report, contender, metric),
+            )
+            for metric in compared
+        ]
+        rows.append([Cell(contender.label), *relatives, *(cell(contender) for _, cell in costs)])
+    name = report.reference.label if report.reference else ""
+    title = f"Against {name}" + (", and what it takes" if costs else "") if compared else "What it takes"
     return Table(title, columns, rows)
 
 
+def extra_table(report):
+    """The metrics that the report alone has, such as those of the variety of what is recommended; None for none."""
+    if not report.extra_metrics:
+        return None
+    rows = [
+        [Cell(contender.label)]
+        + [
+            Cell(words.metric_value(report.value(contender, m).mean), words.spread_text(report.value(contender, m)))
+            for m in report.extra_metrics
+        ]
+        for contender in report.contenders
+    ]
+    return Table("Variety and more", ["contender", *map(words.metric_name, report.extra_metrics)], rows)
+
+
 def findings_table(report):
-    """The summary beside each other contender, with a verdict a metric; no rows where there is no summary."""
-    summary = report.find("summary")
-    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    """The contender in focus beside each other one, with a verdict a metric; no rows where there is none."""
+    focus = report.focus
+    smaller = [metric for metric in words.main_metrics(report) if metric in report.smaller_is_better]
     chosen = words.headline_metrics(report) + smaller
     rows = []
     for other in report.contenders:
-        if summary is None or other.key == "summary":
+        if focus is None or other.key == focus.key:
             continue
         cells = []
         for metric in chosen:
-            said = words.verdict(report, summary, other, metric)
-            means = [words.metric_value(report.value(one, metric).mean) for one in (summary, other)]
-            cells.append(Cell(said, " / ".join(means)) if said else Cell(words.MISSING))
+            said = words.verdict(report, other, metric)
+            means = [words.metric_value(report.value(one, metric).mean) for one in (focus, other)]
+            found = report.estimate(other, metric)
+            p = "" if found is None or found.p_focus is None else f", p {_p_value(found.p_focus)}"
+            cells.append(Cell(said, " / ".join(means) + p) if said else Cell(words.MISSING))
         rows.append([Cell(other.label), *cells])
-    return Table("The summary against", ["", *map(words.metric_name, chosen)], rows)
+    name = "The summary" if focus is not None and focus.key == "summary" else words.contender_name(focus)
+    return Table(f"{name} against", ["", *map(words.metric_name, chosen)], rows)
+
+
+def _p_value(p):
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def strata_tables(report, metrics=None):
@@ -120,7 +159,7 @@ def strata_tables(report, metrics=None):
         metrics: names; default :func:`recbole_farzi.report.words.strata_metrics`.
 
     Returns:
-        dict from kind (``users``, ``items``) to a dict from metric to its table.
+        dict from kind (``users``, ``items``, ``tail``) to a dict from metric to its table.
     """
     tables = {}
     for kind, strata in report.strata.items():
@@ -130,7 +169,7 @@ def strata_tables(report, metrics=None):
             columns.append(f"{stratum.label}\n{size}{' (small)' if stratum.small else ''}".strip())
         tables[kind] = {
             metric: Table(
-                f"{words.metric_name(metric)} by stratum of {kind}",
+                f"{words.metric_name(metric)}, {words.kind_title(kind)[1]}",
                 columns,
                 [
                     [Cell(contender.label)]
@@ -142,6 +181,42 @@ def strata_tables(report, metrics=None):
             if strata
         }
     return tables
+
+
+def grid_tables(report, metrics=None):
+    """Users x items: one table a metric of the contender in focus (else the first beside the reference), or of the
+    reference where it is alone; a row a stratum of users, a column a stratum of items. Empty where there is no grid."""
+    subject = grid_subject(report)
+    if subject is None:
+        return {}
+    users, items = report.strata.get("users", ()), report.strata.get("items", ())
+    place = {stratum.cell: number for number, stratum in enumerate(report.grid)}
+    out = {}
+    for metric in metrics or words.strata_metrics(report):
+        rows = []
+        for row, user in enumerate(users):
+            cells = [Cell(user.label)]
+            for column in range(len(items)):
+                number = place.get((row, column))
+                if number is None:
+                    cells.append(Cell(words.MISSING))
+                    continue
+                cell = _value_cell(report, subject, metric, "grid", number)
+                rows_here = f"{words.big_number(report.grid[number].rows)} rows"
+                small = " (small)" if report.grid[number].small else ""
+                cells.append(Cell(cell.text, "; ".join(part for part in (cell.aside, rows_here + small) if part)))
+            rows.append(cells)
+        columns = ["users \\ items", *(stratum.label for stratum in items)]
+        out[metric] = Table(f"{words.metric_name(metric)} of {subject.label}, users by items", columns, rows)
+    return out
+
+
+def grid_subject(report):
+    """The contender that the grid shows; None where there is no grid."""
+    if not report.grid or not report.contenders:
+        return None
+    others = [c for c in report.contenders if report.reference is None or c.key != report.reference.key]
+    return report.focus or (others or list(report.contenders))[0]
 
 
 def settings_table(report):
@@ -163,8 +238,15 @@ def _plain(value):
 
 
 def _value_cell(report, contender, metric, kind=None, stratum=None):
+    """The mean; beside it the interval, per cent of the reference with its interval, and whether they differ."""
     value = report.value(contender, metric, kind, stratum)
-    return Cell(words.mean_and_spread(value), words.relative_text(report, contender, metric, kind, stratum))
+    if value.low is None:
+        return Cell(words.mean_and_spread(value), words.relative_text(report, contender, metric, kind, stratum))
+    relative = words.relative_text(report, contender, metric, kind, stratum)
+    sure = words.relative_range(report, contender, metric, kind, stratum)
+    against = f"{relative} ({sure})" if relative and sure else relative
+    text = f"{words.metric_value(value.mean)} {words.mark(report, contender, metric, kind, stratum)}".rstrip()
+    return Cell(text, "; ".join(part for part in (words.spread_text(value), against) if part))
 
 
 # ---- renderings
@@ -176,7 +258,7 @@ def to_text(table, width=110):
     body = []
     for label, *cells in table.rows:
         # Without the blanks around ±, five metrics fit beside a label.
-        texts = [printable(f"{cell.text} {_bracket(cell.aside)}".rstrip().replace(" ± ", "±")) for cell in cells]
+        texts = [printable(f"{cell.text} {_bracket(_first(cell.aside))}".rstrip().replace(" ± ", "±")) for cell in cells]
         body.append([_shorten(printable(label.text), _LABEL_WIDTH), *texts])
     depth = max(len(head) for head in heads)
     lines = [[head[level] if level < len(head) else "" for head in heads] for level in range(depth)]
@@ -234,7 +316,9 @@ def to_html(table, colours=None):
     for number, row in enumerate(table.rows):
         mark = f'<i class="mark" style="background:{escape(colours[number])}"></i>' if colours else ""
         cells = [f'<th scope="row">{mark}{escape(row[0].text)}</th>']
-        cells += [f"<td>{escape(cell.text)}{small(cell.aside)}</td>" for cell in row[1:]]
+        cells += [
+            f"<td>{escape(cell.text)}{''.join(small(part) for part in cell.aside.split('; '))}</td>" for cell in row[1:]
+        ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         f'<div class="scroll"><table><thead><tr>{"".join(heads)}</tr></thead>'
@@ -245,6 +329,11 @@ def to_html(table, colours=None):
 def escape(text):
     """Text for HTML, inside an element or a quoted attribute."""
     return html.escape(str(text), quote=True)
+
+
+def _first(aside):
+    """On the terminal the last part alone of what stands beside a number: how it compares."""
+    return aside.rpartition("; ")[2]
 
 
 def _bracket(text):

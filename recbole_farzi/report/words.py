@@ -5,21 +5,29 @@ from recbole_farzi.report.aggregate import SMALL_STRATUM, per_cent, separation
 __all__ = [
     "MISSING",
     "big_number",
+    "contender_name",
+    "gain_sentences",
     "gap_sentences",
     "glossary",
     "headline",
     "headline_metrics",
     "kilobytes",
+    "kind_title",
+    "main_metrics",
+    "mark",
     "mean_and_spread",
     "metric_name",
     "metric_value",
     "notes",
     "percentage",
+    "relative_range",
     "relative_text",
     "seconds_text",
+    "spread_text",
     "strata_metrics",
     "strata_notes",
     "unit",
+    "unseen_sentences",
     "verdict",
     "verdict_note",
 ]
@@ -66,11 +74,19 @@ def metric_value(value):
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
 
 
+def spread_text(statistic):
+    """The 95% interval, ``0.0885-0.1080``; ``± sd`` over seeds where it is not known, nothing for a single run."""
+    if statistic.low is not None:
+        return f"{metric_value(statistic.low)}–{metric_value(statistic.high)}"
+    return "" if statistic.sd is None else f"± {metric_value(statistic.sd)}"
+
+
 def mean_and_spread(statistic):
-    """``mean ± sd``; the mean alone for a single run."""
-    if statistic.sd is None:
-        return metric_value(statistic.mean)
-    return f"{metric_value(statistic.mean)} ± {metric_value(statistic.sd)}"
+    """The mean with its 95% interval, else ``mean ± sd``; the mean alone for a single run."""
+    spread = spread_text(statistic)
+    if statistic.low is not None:
+        spread = f"({spread})"
+    return f"{metric_value(statistic.mean)} {spread}".rstrip()
 
 
 def percentage(value):
@@ -81,11 +97,38 @@ def percentage(value):
 
 
 def relative_text(report, contender, metric, kind=None, stratum=None):
-    """Per cent of full data, or the difference to it; empty where there is none, and for full data itself."""
+    """Per cent of the reference, or the difference to it; empty where there is none, and for the reference itself."""
     relative = report.relative(contender, metric, kind, stratum)
-    if relative is None or contender.key == "full":
+    if relative is None or contender.key == report.reference.key:
         return ""
-    return f"{relative:+.2f}" if metric in report.smaller_is_better else percentage(relative)
+    return f"{relative:+.{_decimals(metric)}f}" if metric in report.smaller_is_better else percentage(relative)
+
+
+def relative_range(report, contender, metric, kind=None, stratum=None):
+    """The 95% interval of :func:`relative_text`: ``66-81%``, ``+0.15 to +0.23``; empty where it is not known."""
+    found = report.relative_interval(contender, metric, kind, stratum)
+    if found is None or not relative_text(report, contender, metric, kind, stratum):
+        return ""
+    low, high = found
+    if metric in report.smaller_is_better:
+        return f"{low:+.{_decimals(metric)}f} to {high:+.{_decimals(metric)}f}"
+    if low is None:
+        return "unbounded"
+    return f"{percentage(low)} or more" if high is None else f"{percentage(low).rstrip('%')}–{percentage(high)}"
+
+
+def _decimals(metric):
+    return 4 if metric.startswith("giniindex") else 2
+
+
+def mark(report, contender, metric, kind=None, stratum=None):
+    """``▲`` better than the reference, ``▼`` worse, by the corrected test; else empty."""
+    return {"better": "▲", "worse": "▼"}.get(report.against_reference(contender, metric, kind, stratum), "")
+
+
+def contender_name(contender):
+    """How the reference is called in a sentence."""
+    return contender.label if contender is not None else "the reference"
 
 
 def big_number(value):
@@ -106,9 +149,14 @@ def seconds_text(value):
 # ---- which metrics stand in front
 
 
+def main_metrics(report):
+    """The metrics of figures and tables: those that the run was asked for, without the report's extra ones."""
+    return [metric for metric in report.metrics if metric not in report.extra_metrics]
+
+
 def headline_metrics(report):
     """The metrics of the headline: hit ratio and nDCG at the smallest k; else the first of which more is better."""
-    bigger = [metric for metric in report.metrics if metric not in report.smaller_is_better]
+    bigger = [metric for metric in main_metrics(report) if metric not in report.smaller_is_better]
     chosen = [found for found in (_at_k(bigger, "hit", min), _at_k(bigger, "ndcg", min)) if found]
     return chosen or bigger[:1]
 
@@ -116,8 +164,9 @@ def headline_metrics(report):
 def strata_metrics(report):
     """The metrics shown by stratum: nDCG at the smallest k, hit ratio at the largest, cross-entropy; else the first."""
     entropy = "crossentropy" if "crossentropy" in report.metrics else None
-    chosen = [_at_k(report.metrics, "ndcg", min), _at_k(report.metrics, "hit", max), entropy]
-    return [metric for metric in chosen if metric] or list(report.metrics[:1])
+    asked = main_metrics(report)
+    chosen = [_at_k(asked, "ndcg", min), _at_k(asked, "hit", max), entropy]
+    return [metric for metric in chosen if metric] or list(asked[:1])
 
 
 def _at_k(metrics, name, choose):
@@ -137,7 +186,11 @@ def headline(report):
     data, summary = report.part("data"), report.find("summary")
     where = " on ".join(str(report.results[name]) for name in ("model", "dataset") if report.results.get(name))
     if summary is None:
-        return f"{len(report.contenders)} ways of training {where}".strip()
+        labels = [contender.label for contender in report.contenders]
+        if not report.results.get("model") and 0 < len(labels) <= 4:
+            return f"{_listed(labels)} on {report.results.get('dataset') or 'test'}, from cold to warm"
+        count = f"{len(labels)} way{'s' if len(labels) != 1 else ''} of training"
+        return f"{f'{count} {where}'.strip()}, from cold to warm"
     details = []
     share = report.share_of_events(summary)
     if share is not None:
@@ -151,29 +204,36 @@ def headline(report):
     if details:
         subject += f" ({', '.join(details)})"
     reached = [
-        (percentage(report.relative(summary, metric)), metric_name(metric))
+        (relative_text(report, summary, metric), relative_range(report, summary, metric), metric_name(metric))
         for metric in headline_metrics(report)
-        if report.relative(summary, metric) is not None
+        if relative_text(report, summary, metric)
     ]
     if reached:
-        (share, name), *others = reached
-        rest = "".join(f" and {share} of its {name}" for share, name in others)
-        return f"{subject} reaches {share} of the {name} of full data{rest}"
+        (share, sure, name), *others = reached
+        sure = f" (95% interval {sure})" if sure else ""
+        rest = "".join(
+            f" and {share} of its {name}" + (f" ({sure})" if sure else "") for share, sure, name in others
+        )
+        return f"{subject} reaches {share} of the {name} of {contender_name(report.reference)}{sure}{rest}"
     values = [(metric, report.value(summary, metric)) for metric in report.metrics]
     values = [f"{metric_name(metric)} {metric_value(value.mean)}" for metric, value in values if value.n]
     return f"{subject} reaches {values[0]}" if values else f"{subject} has no valid run"
 
 
-def verdict(report, first, second, metric):
-    """``better``, ``worse`` or ``level``: whether the means are further apart than the two spreads over seeds together.
+def verdict(report, other, metric):
+    """The contender in focus against another: ``better``, ``worse`` or ``level``.
 
-    Where no spread is known, ``unclear``; where a value is missing, None. See
-    :func:`recbole_farzi.report.aggregate.separation`.
+    By the paired test at 0.05 where the rows are known; else by whether the means are further apart than the two
+    spreads over seeds together (:func:`recbole_farzi.report.aggregate.separation`), ``unclear`` where no spread is
+    known. None where a value is missing.
     """
-    own, other = report.value(first, metric), report.value(second, metric)
-    if own.mean is None or other.mean is None:
+    own, others = report.value(report.focus, metric), report.value(other, metric)
+    if own.mean is None or others.mean is None:
         return None
-    side = separation(own, other)
+    tested = report.focus_against(other, metric)
+    if tested is not None:
+        return tested
+    side = separation(own, others)
     if side is None:
         return "unclear"
     if side == 0:
@@ -181,18 +241,93 @@ def verdict(report, first, second, metric):
     return "better" if (side > 0) != (metric in report.smaller_is_better) else "worse"
 
 
-def verdict_note():
+def verdict_note(report):
     """What the words of :func:`verdict` mean."""
+    if report.estimates:
+        return (
+            "Means: in focus / other. Better and worse: by a paired randomisation test on the same users at 0.05, with the "
+            "spread of the runs; level: not shown to differ."
+        )
     return (
-        "Means: summary / other. Better and worse: by more than the two spreads over seeds together; level: not so; "
+        "Means: in focus / other. Better and worse: by more than the two spreads over seeds together; level: not so; "
         "unclear: one run each. This describes the runs; it is no test."
     )
+
+
+_KINDS = {
+    "users": ("Cold to warm: users", "users by training events", "Test rows by how many training events the user has."),
+    "items": (
+        "Cold to warm: items", "items by occurrences", "Test rows by how often the held-out item occurs in training.",
+    ),
+    "tail": (
+        "Long tail and head", "long tail and head",
+        "The head is the most popular fifth of the items that occur in training, the long tail the rest.",
+    ),
+}  # fmt: skip
+
+
+def kind_title(kind):
+    """Title of a kind of strata, its name in a table's title, and a sentence that says what it is."""
+    return _KINDS.get(kind, (f"Strata of {kind}", kind, ""))
+
+
+def gain_sentences(report):
+    """Who gains and who loses against the reference, a sentence a kind of strata; none where nothing was tested."""
+    reference = report.reference
+    if reference is None or not report.estimates:
+        return []
+    subjects = [report.focus] if report.focus else [c for c in report.contenders if c.key != reference.key][:3]
+    metric, out = strata_metrics(report)[0], []
+    for subject in subjects:
+        if subject.key == reference.key:
+            continue
+        for kind, strata in report.strata.items():
+            found = {"better": [], "worse": [], "level": []}
+            for number, stratum in enumerate(strata):
+                said = report.against_reference(subject, metric, kind, number)
+                if said is None:
+                    continue
+                text = relative_text(report, subject, metric, kind, number)
+                sure = relative_range(report, subject, metric, kind, number)
+                found[said].append(f"{stratum.label} ({', '.join(part for part in (text, sure) if part)})")
+            parts = [
+                f"{word} for {_listed(found[said])}"
+                for said, word in (("better", "better"), ("worse", "worse"), ("level", "not shown to differ"))
+                if found[said]
+            ]
+            if parts:
+                out.append(
+                    f"{subject.label} against {reference.label}, {kind_title(kind)[1]}, {metric_name(metric)}: "
+                    f"{'; '.join(parts)}."
+                )
+    return out
+
+
+def _listed(parts):
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def unseen_sentences(report):
+    """How many test rows are of users or items that never occur in training, and what that means."""
+    out = []
+    for kind, name in (("users", "a user"), ("items", "an item")):
+        rows = sum(stratum.rows or 0 for stratum in report.strata.get(kind, ()) if stratum.unseen)
+        total = report.part("data").get("test_rows")
+        of_all = f" of {big_number(total)}" if total else ""
+        if rows:
+            out.append(
+                f"{big_number(rows)}{of_all} test rows are of {name} never seen in training: a model that knows "
+                f"{kind} by their ids alone cannot learn about them. They count in the whole and are a stratum of their own."
+            )
+        elif report.strata.get(kind):
+            out.append(f"No test row is of {name} never seen in training.")
+    return out
 
 
 def gap_sentences(report):
     """How much of the gap from the undistilled start to full data the summary closes, where that is defined."""
     summary = report.find("summary")
-    smaller = [metric for metric in report.metrics if metric in report.smaller_is_better]
+    smaller = [metric for metric in main_metrics(report) if metric in report.smaller_is_better]
     closed = [(metric, report.gap_closed(summary, metric)) for metric in smaller]
     return [
         f"Distillation closes {percentage(share)} of the gap in {metric_name(metric)} between the undistilled start "
@@ -206,33 +341,47 @@ def notes(report):
     """What a reader must know to read the numbers rightly."""
     runs = sorted({contender.runs for contender in report.contenders})
     many = " or ".join(map(str, runs)) or "no"
-    out = [f"± is the sample standard deviation over seeds ({many} runs a contender); a single run has none."]
-    rows, full = report.part("data").get("test_rows"), report.find("full")
-    hits = next((metric for metric in headline_metrics(report) if metric.startswith("hit@")), None)
-    rate = report.value(full, hits).mean if hits else None
-    if rows and rate is not None and 0 <= rate <= 1:
-        error = (rate * (1 - rate) / rows) ** 0.5
+    reference = report.reference
+    if report.estimates:
+        out = [
+            f"Ranges are 95% intervals of the mean over test users and seeds ({many} runs a contender): users are "
+            "resampled 2,000 times, the runs' own spread is added by Student's t. Of a single run they cover the users "
+            "alone. Metrics of whole lists (coverage, Gini index) have none."
+        ]
+    else:
+        out = [f"± is the sample standard deviation over seeds ({many} runs a contender); a single run has none."]
+        rows = report.part("data").get("test_rows")
+        hits = next((metric for metric in headline_metrics(report) if metric.startswith("hit@")), None)
+        rate = report.value(reference, hits).mean if hits else None
+        if rows and rate is not None and 0 <= rate <= 1:
+            error = (rate * (1 - rate) / rows) ** 0.5
+            out.append(
+                f"The spread over seeds leaves out the choice of test users: with {big_number(rows)} of them, one standard "
+                f"error of {contender_name(reference)}'s {metric_name(hits)} is {error:.3f}."
+            )
+    if reference is not None:
         out.append(
-            f"The spread over seeds leaves out the choice of test users: with {big_number(rows)} of them, one standard "
-            f"error of full data's {metric_name(hits)} is {error:.3f}."
+            f"Per cent is that of the mean of {reference.label}. Where less is better, the difference to it stands instead."
         )
-    if full is not None:
+    if any(contender.bytes is not None for contender in report.contenders):
+        out.append("KB are 1,024 bytes; a real or hard event counts as an item id of 4 bytes.")
+    if any(contender.seconds.n for contender in report.contenders):
         out.append(
-            "Per cent is that of full data's mean. Where less is better, the difference to full data stands instead."
+            "Seconds are the mean time of one training run: the recipe's steps on a summary; on real and hard events "
+            "with the validations that early stopping takes."
         )
-    out.append("KB are 1,024 bytes; a real or hard event counts as an item id of 4 bytes.")
-    out.append(
-        "Seconds are the mean time of one training run: the recipe's steps on a summary; on real and hard events "
-        "with the validations that early stopping takes."
-    )
     return out
 
 
-def strata_notes():
+def strata_notes(report):
     """What must be said beside every table of strata."""
+    small = f"Strata of fewer than {SMALL_STRATUM} rows are marked small: too few for a statement, and not tested."
+    if not report.estimates:
+        return f"Differences between strata are not tested for significance here. {small}"
+    name = contender_name(report.reference)
     return (
-        "Differences between strata are not tested for significance here. Strata of fewer than "
-        f"{SMALL_STRATUM} rows are marked small."
+        f"▲ better and ▼ worse than {name}: paired randomisation test on the same users, corrected by Holm's method for "
+        f"all strata of a contender and metric (0.05). No mark: not shown to differ. {small}"
     )
 
 
@@ -245,12 +394,20 @@ def glossary(report):
                               "items that the model ranks highest"))  # fmt: skip
     if "ndcg" in families:
         terms.append(("nDCG@k", "as HR@k, but a hit at rank r counts 1 / log2(r + 1): higher ranks count more"))
+    if "itemcoverage" in families:
+        terms.append(("item coverage@k", "share of the catalogue that is among anybody's first k"))
+    if "giniindex" in families:
+        terms.append(("Gini index@k", "0 where all items are recommended equally often, near 1 where few are all the time"))
+    if "averagepopularity" in families:
+        terms.append(("average popularity@k", "mean number of training events of the recommended items"))
+    if "tailpercentage" in families:
+        terms.append(("tail percentage@k", "share of recommendations that are of the least popular tenth of the items "
+                                           "(RecBole's tail_ratio)"))  # fmt: skip
     if "crossentropy" in families:
         terms.append(("cross-entropy", "mean of -log(probability that the model gives to the held-out item), in nats; "
                                        "less is better. Guessing evenly among V items scores log(V)"))  # fmt: skip
     terms += [
         ("event", "one item in one sequence; a soft event is a probability distribution over all items"),
-        ("summary", "the small set of synthetic sequences that distillation makes from the dataset"),
         ("stratum", "a group of test rows: by the user's number of training events, or by how often the held-out item "
                     "occurs in training; the first are the coldest"),
         ("seed", "number that fixes a run's random draws; each seed is a training run of its own"),

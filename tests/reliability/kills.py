@@ -39,7 +39,8 @@ OPTIONS = {
     "farzi_sequences": 4, "farzi_latent_dim": 3, "farzi_inner_steps": 6, "farzi_inner_batch_size": 2, "farzi_window": 3,
     "farzi_trajectories": 2, "farzi_inner_dropout": True, "farzi_outer_steps": 40, "farzi_outer_batch_size": 16,
     "farzi_unroll": "windows", "farzi_eval_step": 10, "farzi_eval_students": 1, "farzi_pool_models": 2, "farzi_pool_snapshots": [0, 1, 2, 4],
-    "farzi_pretrained": 0.5, "farzi_seeds": 1, "farzi_contenders": ["full", "summary", "hard", "random", "popularity"], "farzi_strata": 2,
+    "farzi_pretrained": 0.5, "farzi_seeds": 1, "farzi_contenders": ["full", "summary", "hard", "random", "popularity"],
+    "farzi_user_strata": 2, "farzi_item_strata": 2, "farzi_report_metrics": [],
 }  # fmt: skip
 
 
@@ -142,7 +143,7 @@ class Child:
 def whole(folder):
     """Check that every file with a final name can be read; raises if one is damaged."""
     from recbole_farzi.emission import load_summary
-    from recbole_farzi.storage import load_tensors, read_json
+    from recbole_farzi.storage import load_tensors, read_arrays, read_json
 
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -152,6 +153,8 @@ def whole(folder):
             load_tensors(path)
         elif path.suffix == ".json":
             read_json(path)
+        elif path.suffix == ".npz":
+            read_arrays(path)
         elif path.suffix == ".html":
             assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), path
     if (folder / "data" / "tiny-farzi").exists():
@@ -160,6 +163,7 @@ def whole(folder):
 
 def outcome(folder):
     """What must be the same whatever happened on the way: plain values and digests, by name."""
+    from recbole_farzi.results import read_run
     from recbole_farzi.storage import digest, load_tensors
 
     found = {}
@@ -176,6 +180,10 @@ def outcome(folder):
             found[name] = [digest(tensor) for tensor in state["distiller"]["tensors"]] + [
                 state["record"]["losses"], state["record"]["validations"]
             ]  # fmt: skip
+        elif path.suffix == ".npz":
+            seed, _, evaluation = read_run(path)
+            arrays = {key: digest(array.tobytes()) for key, array in evaluation.arrays.items()}
+            found[name] = [seed, evaluation._replace(arrays=arrays)._asdict()]
         elif path.is_file():
             found[name] = _without_times(json.loads(path.read_text()))
     results = json.loads((folder / "report" / "tiny-SASRec" / "results.json").read_text())

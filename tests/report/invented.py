@@ -60,7 +60,7 @@ def invented(keys=tuple(LEVELS), seeds=3, steps=300, **changes):
         for step in range(0, steps + 1, 50)
     ]
     return {
-        "format": 1,
+        "format": 2,
         "dataset": "invented-100k",
         "model": "SASRec",
         "seed": 2020,
@@ -85,3 +85,65 @@ def invented(keys=tuple(LEVELS), seeds=3, steps=300, **changes):
         "contenders": [contender(key) for key in keys],
         **changes,
     }  # fmt: skip
+
+
+def invented_rows(results, cold_gain=0.0, seed=3):
+    """Results with strata of all kinds, and the rows behind them: ``(results, arrays)``.
+
+    Args:
+        results: from :func:`invented`.
+        cold_gain: added to the hit rate of the summary on the items of the first stratum.
+        seed: of the draws.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    rows = results["data"]["test_rows"]
+    sizes = {kind: [stratum["rows"] for stratum in group] for kind, group in results["strata"].items()}
+    stratum = {kind: rng.permutation(np.repeat(np.arange(len(size)), size)).astype(np.int16) for kind, size in sizes.items()}
+    stratum["tail"] = (stratum["items"] > 0).astype(np.int16)
+    cells = sorted({(int(u), int(i)) for u, i in zip(stratum["users"], stratum["items"])})
+    place = {cell: number for number, cell in enumerate(cells)}
+    stratum["grid"] = np.array([place[int(u), int(i)] for u, i in zip(stratum["users"], stratum["items"])], dtype=np.int16)
+    labels = {kind: [part["label"] for part in group] for kind, group in results["strata"].items()}
+    labels["tail"] = ["long tail", "head"]
+    labels["grid"] = [f"{labels['users'][u]}, {labels['items'][i]}" for u, i in cells]
+    described = {
+        kind: [
+            {"label": label, "rows": int((stratum[kind] == number).sum()), "unseen": label.startswith("0 "),
+             "cell": list(cells[number]) if kind == "grid" else None}
+            for number, label in enumerate(group)
+        ]
+        for kind, group in labels.items()
+    }  # fmt: skip
+    arrays = {"all/users": np.arange(1, rows + 1, dtype=np.int32), **{f"{k}/stratum": s for k, s in stratum.items()}}
+    for contender in results["contenders"]:
+        level = LEVELS.get(contender["key"], LEVELS["random"])
+        rate = level[1] * (0.4 + 0.6 * stratum["items"]) / 0.8 + cold_gain * (
+            (stratum["items"] == 0) & (contender["key"] == "summary")
+        )
+        common = rng.random(rows)
+        values = []
+        for _ in contender["runs"]:
+            chance = 0.7 * common + 0.3 * rng.random(rows)
+            near, far = chance < 0.9 * rate, chance < np.minimum(0.9, 4 * rate)
+            rank = 1 / np.log2(2 + rng.integers(0, 10, rows))
+            values.append([near, far, near * rank, far * rank * 0.7, level[2] - 2 * near + rng.normal(0, 1, rows)])
+        arrays[f"all/{contender['key']}"] = np.array(values, dtype=np.float64)
+    results = {**results, "strata": described, "row_metrics": METRICS}
+    averaged(results, arrays)
+    return results, arrays
+
+
+def averaged(results, arrays):
+    """Put the means of the rows into the results, in place."""
+    for contender in results["contenders"]:
+        for run, table in zip(contender["runs"], arrays[f"all/{contender['key']}"]):
+            run["metrics"] = dict(zip(METRICS, table.mean(axis=1).tolist()))
+            run["strata"] = {
+                kind: [
+                    dict(zip(METRICS, table[:, arrays[f"{kind}/stratum"] == number].mean(axis=1).tolist()))
+                    for number in range(len(group))
+                ]
+                for kind, group in results["strata"].items()
+            }

@@ -23,7 +23,7 @@ def small_results(**changes):
         return {"key": key, "label": key, "events": 25 if key == "summary" else 1000, "bytes": 4000, "runs": runs}
 
     return {
-        "format": 1,
+        "format": 2,
         "metrics": ["hit@10", "crossentropy"],
         "smaller_is_better": ["crossentropy"],
         "data": {"training_events": 1000},
@@ -124,9 +124,9 @@ def test_without_full_data_nothing_is_relative():
     assert report.gap_closed(report.find("summary"), "crossentropy") is None
 
 
-@pytest.mark.parametrize("results", [{**invented(), "format": 2}, {}, [], None])
+@pytest.mark.parametrize("results", [{**invented(), "format": 1}, {}, [], None])
 def test_other_formats_are_refused_in_one_line(results):
-    with pytest.raises(DataError, match="reads format 1") as caught:
+    with pytest.raises(DataError, match="reads format 2") as caught:
         aggregate(results)
     assert "\n" not in str(caught.value)
 

@@ -66,7 +66,7 @@ def test_json_is_the_results_with_null_for_what_is_not_finite():
 def test_terminal_table_is_at_most_110_wide_and_complete():
     text = terminal_table(invented())
     assert max(map(len, text.splitlines())) <= 110
-    for part in ("HR@10", "stratum of users", "stratum of items", "43 rows (small)", "not tested for significance"):
+    for part in ("HR@10", "users by training events", "items by occurrences", "43 rows (small)", "not tested for significance"):
         assert part in text
     assert "\x1b" not in text
 
@@ -88,7 +88,7 @@ def test_markdown_has_the_numbers_the_command_and_no_markup_of_others():
     assert "<script" not in text
     assert "    python run_farzi.py -m SASRec -d invented-100k" in text.splitlines()
     assert "| full data | 3 | 0.1" in text
-    assert "### cross-entropy by stratum of items" in text
+    assert "### cross-entropy, items by occurrences" in text
 
 
 def test_markdown_command_stays_in_its_block():

@@ -18,7 +18,7 @@ def test_contenders_have_means_error_bars_and_their_colours():
         value = report.value(contender, "hit@10")
         assert bar.x == (value.mean,)
         assert bar.error_x.visible is (value.sd is not None)
-        assert bar.error_x.array == (value.sd or 0,)
+        assert bar.error_x.array == pytest.approx((value.sd or 0,))
         assert bar.marker.color == style[contender.key].colour
     assert {trace.type for trace in figure.data} == {"bar", "scatter"}
 
@@ -42,8 +42,18 @@ def test_unknown_contenders_get_spare_styles():
     for number in range(4):
         results["contenders"].append({**results["contenders"][0], "key": f"other {number}"})
     found = figures.styles(aggregate(results)).values()
-    assert len({style.colour for style in found}) == len(LEVELS) + 4
-    assert len({style.symbol for style in found}) == len(LEVELS) + 4
+    assert len({(style.colour, style.symbol) for style in found}) == len(LEVELS) + 4
+
+
+def test_variants_share_a_colour_and_differ_by_mark():
+    results = invented(keys=("full",))
+    keys = ("hard-1", "hard-5", "hard-20", "random", "random-bytes", "svp-cf", "svp-cf-users", "svp-cf-users-bytes")
+    for key in keys:
+        results["contenders"].append({**results["contenders"][0], "key": key})
+    style = figures.styles(aggregate(results))
+    assert style["hard-1"].colour == style["hard-5"].colour == style["hard-20"].colour != style["random"].colour
+    assert len({style[key].symbol for key in keys}) == len({style[key].glyph for key in keys}) == len(keys)
+    assert style["random-bytes"].symbol == style["random"].symbol + "-open"
 
 
 def test_size_is_on_a_logarithmic_axis_that_holds_every_point():

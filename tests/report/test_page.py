@@ -55,8 +55,8 @@ def test_page_is_well_formed_and_asks_for_nothing():
 
 def test_every_figure_has_its_place():
     page = html_page(aggregate(invented()))
-    # five metrics, two by size, three of each kind of stratum, two of distillation
-    assert len(figures_of(page)) == own_part(page).count('class="plot"') == 5 + 2 + 6 + 2
+    # five metrics, two by size, three of each kind of stratum, two of cost, two of distillation
+    assert len(figures_of(page)) == own_part(page).count('class="plot"') == 5 + 2 + 6 + 2 + 2
     assert all("template" not in figure["layout"] for figure in figures_of(page))
 
 
@@ -88,7 +88,7 @@ def test_no_text_becomes_markup():
         invented(strata={}),
         invented(metrics=["crossentropy"]),
         invented(metrics=[]),
-        {"format": 1, "metrics": ["hit@5"], "contenders": [{"key": "k", "label": "l", "runs": []}]},
+        {"format": 2, "metrics": ["hit@5"], "contenders": [{"key": "k", "label": "l", "runs": []}]},
     ],
     ids=["no full data", "popularity", "nobody", "one seed", "few parts", "no strata", "one metric", "no metric", "least"],
 )

@@ -11,7 +11,7 @@ from recbole_farzi.report import render, terminal_table
 
 from .invented import invented
 
-NAMES = {"report.html", "report.md", "results.csv", "results.json"}
+NAMES = {"report.html", "report.md", "strata.csv", "comparisons.csv", "results.json"}
 
 
 def test_render_writes_four_files(tmp_path):

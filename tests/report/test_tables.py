@@ -67,7 +67,7 @@ def test_contenders_table_shows_value_share_and_cost():
 
 def test_without_full_data_there_are_no_comparisons():
     report = aggregate(invented(keys=("summary", "random")))
-    assert tables.comparison_table(report).columns == ["contender", "events", "share", "KB", "seconds"]
+    assert tables.comparison_table(report).columns == ["contender", "events", "KB", "seconds"]
     assert all(cell.aside == "" for row in tables.contenders_table(report).rows for cell in row[3:-3])
 
 

@@ -1,0 +1,302 @@
+"""Cold-start reports on RecBole models that are trained already, in memory or as checkpoints; nothing is distilled."""
+
+import copy
+import re
+import sys
+from datetime import date
+from pathlib import Path
+
+from recbole.config import Config
+from recbole.data.dataloader import FullSortEvalDataLoader
+
+from recbole_farzi.compat import load_checkpoint
+from recbole_farzi.configuration import check_known, known_options, not_evaluated, properties_directory, read_yaml
+from recbole_farzi.data import load_loaders
+from recbole_farzi.errors import DataError, ModelError, OptionError, StorageError
+from recbole_farzi.evaluation import evaluate_by_strata, training_counts
+from recbole_farzi.metrics import register_metrics
+from recbole_farzi.models import resolve_model
+from recbole_farzi.options import read_report_options
+from recbole_farzi.provenance import environment
+from recbole_farzi.report import render
+from recbole_farzi.results import Run, gather
+from recbole_farzi.storage import check_writable
+from recbole_farzi.strata import read_edges
+from recbole_farzi.training import RowTrainer
+
+__all__ = ["cold_start_report", "report_on_checkpoints"]
+
+_EXTRA = ("MRR", "ItemCoverage", "AveragePopularity", "GiniIndex", "TailPercentage")
+
+# What makes two checkpoints trained on the same data with the same split.
+_OF_DATA = (
+    "dataset", "field_separator", "seq_separator", "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "load_col",
+    "unload_col", "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval",
+    "item_inter_num_interval", "threshold", "eval_args", "benchmark_filename", "MAX_ITEM_LIST_LENGTH", "repeatable",
+)  # fmt: skip
+# Where and how a run ran; not what it is.
+_OF_MACHINE = {
+    "device", "gpu_id", "use_gpu", "state", "checkpoint_dir", "show_progress", "log_wandb", "wandb_project", "nproc", "worker",
+    "local_rank", "world_size", "offset", "ip", "port", "single_spec", "config_files", "save_dataset", "dataset_save_path",
+    "save_dataloaders", "dataloaders_save_path", "data_path", "model", "enable_amp", "enable_scaler",
+}  # fmt: skip
+_DERIVED = {"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "valid_neg_sample_args",
+            "test_neg_sample_args", "neg_sampling"}  # fmt: skip
+_OF_ONE_RUN = {"seed", "reproducibility", "metrics", "topk", "valid_metric", "eval_batch_size", "metric_decimal_place"}
+
+
+def cold_start_report(
+    models, train_data, test_data, directory="report/cold-start", user_strata=3, item_strata=3, report_metrics=_EXTRA,
+    reference=None, config=None, command=None,
+):  # fmt: skip
+    """Evaluate trained RecBole models on test, whole and from cold to warm, and write a report.
+
+    For example, after ``run_recbole``'s own steps::
+
+        trainer.fit(train_data, valid_data)
+        recbole_farzi.cold_start_report({"SASRec": model}, train_data, test_data)
+
+    Args:
+        models: a trained model, or a dict from a label to a model, or to a list of models that differ by their seed:
+            then the intervals include their spread.
+        train_data, test_data: RecBole's loaders, as ``data_preparation`` gives them. Test ranks all items.
+        directory: where the report is written; None writes nothing.
+        user_strata: groups of users by training events: how many, of about equally many rows, or edges
+            (``[1, 5, 10, 20]``).
+        item_strata: the same for held-out items by their occurrences in training.
+        report_metrics: RecBole metrics beside those of the config.
+        reference: label of the model that the others are compared with; default the first.
+        config: RecBole's Config; default that of ``train_data``.
+        command: how to make the report again, for the record.
+
+    Returns:
+        dict with ``results`` and ``rows`` (what :func:`recbole_farzi.report.render` takes) and ``report_path``.
+
+    Raises:
+        DataError, OptionError, StorageError: in one line, what is wrong.
+    """
+    register_metrics()
+    config = _with_options(config or train_data.dataset.config, user_strata, item_strata, report_metrics)
+    options = read_report_options(config)
+    models = _labelled(models)
+    if reference is None:
+        reference = next(iter(models))
+    if reference not in models:
+        raise OptionError(f"reference {reference!r} is none of the models: {', '.join(models)}")
+    if not isinstance(test_data, FullSortEvalDataLoader):
+        raise DataError(f"test_data is a {type(test_data).__name__}; a report needs every item ranked (eval_args mode: full)")
+    if directory is not None:
+        check_writable(directory)
+    dataset, counts, compared, keys = train_data.dataset, training_counts(train_data.dataset), [], {}
+    for label, group in models.items():
+        for model in group:
+            _check_catalogue(label, model, dataset)
+        keys[label] = _key(label, keys.values())
+        runs = [
+            _evaluated(config, model, number, train_data, test_data, counts, options) for number, model in enumerate(group)
+        ]
+        size = sum(parameter.numel() for parameter in group[0].parameters())
+        plain = {"key": keys[label], "label": label, "note": f"{type(group[0]).__name__}, {size:,} parameters"}
+        compared.append(({**plain, "events": None, "bytes": None}, runs))
+    gathered, rows = gather(compared)
+    asked = {metric.lower() for metric in config["metrics"]}
+    results = {
+        **gathered,
+        "dataset": config["dataset"],
+        "date": date.today().isoformat(),
+        "command": command or "recbole_farzi.cold_start_report(...)",
+        "environment": environment(config["device"]),
+        "data": {
+            "users": dataset.user_num - 1,
+            "items": dataset.item_num - 1,
+            "training_events": counts.events,
+            "test_rows": len(rows["all/users"]),
+        },
+        "options": {
+            name: str(config[name])
+            for name in ("eval_args", "topk", "farzi_user_strata", "farzi_item_strata", "MAX_ITEM_LIST_LENGTH")
+            if config[name] is not None
+        },
+        "extra_metrics": [metric for metric in gathered["metrics"] if metric.partition("@")[0] not in asked],
+        "reference": keys[reference] if len(models) > 1 else None,
+    }
+    if directory is not None:
+        render(results, directory, rows)
+    return {"results": results, "rows": rows, "report_path": None if directory is None else Path(directory)}
+
+
+def report_on_checkpoints(files, config_files=(), overrides=None, command=None):
+    """:func:`cold_start_report` of RecBole checkpoints (``saved/*.pth``): model, data and split come from their own
+    settings.
+
+    Checkpoints of one model that differ by their seed alone are the runs of one contender.
+
+    Args:
+        files: of the checkpoints, all trained on the same data and split; the first is the reference.
+        config_files: property files that change settings.
+        overrides: dict of option to value; wins over everything.
+        command: how to make the report again, for the record.
+
+    Returns:
+        As :func:`cold_start_report`.
+
+    Raises:
+        StorageError: a file is missing, or no RecBole checkpoint that can be read without running code.
+        DataError: a checkpoint was trained on another dataset, or does not fit this one.
+        OptionError, ModelError
+    """
+    register_metrics()
+    saved = [(Path(file), *_read(file)) for file in files]
+    first_file, first, _ = saved[0]
+    for file, settings, _ in saved[1:]:
+        for name in _OF_DATA:
+            if settings.get(name) != first.get(name):
+                raise DataError(
+                    f"{file} was trained on other data than {first_file}: {name} is {settings.get(name)!r}, not "
+                    f"{first.get(name)!r}; make a report of each"
+                )
+    configs = [_config(settings, config_files, dict(overrides or {})) for _, settings, _ in saved]
+    options = read_report_options(configs[0][0])
+    types = {config["MODEL_TYPE"] for config, _ in configs}
+    if len(types) > 1:
+        names = ", ".join(sorted(str(kind).rpartition(".")[2].lower() for kind in types))
+        raise DataError(f"these checkpoints read different kinds of rows ({names} models); make a report of each")
+    train_data, _, test_data = load_loaders(configs[0][0])
+    models, same = {}, {}
+    for (file, settings, state), (config, model_class) in zip(saved, configs):
+        model = _restored(file, state, config, model_class, train_data.dataset)
+        what = {key: value for key, value in settings.items() if key not in _OF_ONE_RUN | _OF_MACHINE}
+        label = next((label for label, other in same.items() if other == (model_class, what)), None)
+        if label is None:
+            label = model_class.__name__ if model_class.__name__ not in models else f"{model_class.__name__} ({file.stem})"
+            same[label] = (model_class, what)
+        models.setdefault(label, []).append(model)
+    directory = Path(options.report_path) / f"{first['dataset']}-cold-start"
+    return cold_start_report(
+        models, train_data, test_data, directory, options.user_strata, options.item_strata, options.report_metrics,
+        config=configs[0][0], command=command,
+    )  # fmt: skip
+
+
+def _with_options(config, user_strata, item_strata, report_metrics):
+    """A copy of a Config with the report's options in it."""
+    config = copy.copy(config)
+    config.final_config_dict = dict(config.final_config_dict)
+    for name, value in (("user", user_strata), ("item", item_strata)):
+        config[f"farzi_{name}_strata"] = value if isinstance(value, int) else read_edges(value)
+    config["farzi_report_metrics"] = list(report_metrics)
+    config["farzi_report_path"] = "report"
+    return config
+
+
+def _labelled(models):
+    if not isinstance(models, dict):
+        group = list(models) if isinstance(models, (list, tuple)) else [models]
+        models = {type(model).__name__: [] for model in group}
+        for model in group:
+            models[type(model).__name__].append(model)
+    models = {str(label): list(m) if isinstance(m, (list, tuple)) else [m] for label, m in models.items()}
+    if not models or not all(models.values()):
+        raise OptionError("there is no model to report on")
+    return models
+
+
+def _key(label, taken):
+    key = re.sub(r"[^\w.+-]+", "-", label).strip("-") or "model"
+    number, unique = 2, key
+    while unique in taken:
+        unique, number = f"{key}-{number}", number + 1
+    return unique
+
+
+def _check_catalogue(label, model, dataset):
+    for attribute, known, what in (("n_items", dataset.item_num, "items"), ("n_users", dataset.user_num, "users")):
+        own = getattr(model, attribute, known)
+        if isinstance(own, int) and own != known:
+            raise DataError(f"{label} was trained on another dataset: it knows {own - 1} {what}, this one has {known - 1}")
+
+
+def _evaluated(config, model, number, train_data, test_data, counts, options):
+    trainer = RowTrainer(config, model.to(config["device"]))
+    try:
+        evaluation = evaluate_by_strata(
+            trainer, train_data, test_data, counts, options.user_strata, options.item_strata, options.report_metrics
+        )
+    finally:
+        trainer.tensorboard.close()
+    return Run(number, None, evaluation)
+
+
+def _read(file):
+    """The settings and the state of a checkpoint: ``(plain values, dict)``."""
+    try:
+        saved = load_checkpoint(file, map_location="cpu")
+        settings = saved["config"].final_config_dict
+        state = {"state_dict": dict(saved["state_dict"]), "other_parameter": saved.get("other_parameter")}
+        if not isinstance(settings, dict) or not isinstance(settings.get("dataset"), str):
+            raise KeyError("dataset")
+    except OSError as error:
+        raise StorageError(f"cannot read {file}: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{file} is no checkpoint of RecBole: it lacks {error}") from error
+    return {name: value for name, value in settings.items() if _is_plain(value)}, state
+
+
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(isinstance(key, (str, int)) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _config(settings, config_files, overrides):
+    """The Config of a checkpoint on this machine: its settings, then the user's; none of them is evaluated as code."""
+    name = settings.get("model")
+    if not isinstance(name, str):
+        raise ModelError("a checkpoint does not say of which model it is")
+    model_class = resolve_model(name, sequential=False)
+    given = {}
+    for path in config_files:
+        given.update(read_yaml(Path(path)))
+    given.update(overrides)
+    check_known(given, known_options(model_class), "the command line or its property files")
+    own = {key: value for key, value in settings.items() if key not in _OF_MACHINE | _DERIVED}
+    negatives = own.get("train_neg_sample_args")
+    if isinstance(negatives, dict) and negatives.get("distribution") == "none":
+        own["train_neg_sample_args"] = None  # RecBole writes it out so and does not read it back
+    if "data_path" not in given and isinstance(settings.get("data_path"), str):
+        given["data_path"] = str(Path(settings["data_path"]).parent)  # RecBole has put the dataset's name behind it
+    defaults = read_yaml(properties_directory() / "farzi.yaml")
+    report = {name: defaults[name] for name in ("farzi_user_strata", "farzi_item_strata", "farzi_report_metrics",
+                                                "farzi_report_path")}  # fmt: skip
+    merged = {key: not_evaluated(value) for key, value in {**report, **own, "show_progress": True, **given}.items()}
+    dataset = settings["dataset"]
+    for key in ("dataset", "model"):
+        merged.pop(key, None)
+    try:
+        return _quiet_config(model_class, dataset, merged), model_class
+    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
+        raise OptionError(f"RecBole refuses the settings of the checkpoint: {type(error).__name__}: {error}") from error
+
+
+def _quiet_config(model_class, dataset, merged):
+    argv, sys.argv = sys.argv, sys.argv[:1]  # RecBole's Config reads the command line by itself
+    try:
+        return Config(model_class, dataset, None, merged)
+    finally:
+        sys.argv = argv
+
+
+def _restored(file, state, config, model_class, dataset):
+    try:
+        model = model_class(config, dataset).to(config["device"])
+        model.load_state_dict(state["state_dict"])
+        model.load_other_parameter(state["other_parameter"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        why = lines[1] if len(lines) > 1 else lines[0]
+        raise DataError(
+            f"{file} does not fit dataset {config['dataset']} as it is loaded here; was it trained on other data? {why}"
+        ) from error
+    return model
