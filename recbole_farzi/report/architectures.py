@@ -17,11 +17,11 @@ def markdown_document(results):
     """
     names = [summary["model"] for summary in results["summaries"]]
     parts = [f"# Models trained on each other's summaries, {results['dataset']}"]
-    seeds = sorted({len(student["full"]) for student in results["students"]})
+    seeds = max(len(student["full"]) for student in results["students"])
+    how = f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     parts.append(
-        "Rows: the model that trains. Columns: the model that distilled the summary. Mean and standard deviation over "
-        f"{' or '.join(map(str, seeds))} seeds on {results['test_rows']:,} test rows, and per cent of the same model's quality on "
-        "all the training data."
+        f"Rows: the model that trains. Columns: the model that distilled the summary. {how}, on {results['test_rows']:,} test rows; "
+        "in brackets per cent of the same model's quality on all the training data."
     )
     for metric in results["metrics"]:
         lower = metric in results["smaller_is_better"]
@@ -53,7 +53,7 @@ def markdown_document(results):
     environment = results["environment"]
     made = f"Made by `{results['command']}`" if results["command"] else "Made"
     parts.append(
-        f"{made} on {results['date']}: {environment['device']}, {environment['threads']} threads, PyTorch {environment['torch']}, "
+        f"{made} on {results['date']}: {environment['device']}, {environment['threads']} thread(s), PyTorch {environment['torch']}, "
         f"RecBole {environment['recbole']}."
     )
     return "\n\n".join(parts) + "\n"
