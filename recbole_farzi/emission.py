@@ -16,6 +16,7 @@ A folder ``NAME`` (``ml-100k-farzi``) holds
 Numbers are written with as many digits as reading them back exactly needs.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +66,15 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
         for part, rows in evaluation.items():
             _write_prefixes(folder / f"{name}.{part}.inter", rows, tokens)
         write_text(folder / f"{name}.yaml", _properties(name, maximum))
-        write_json(
-            folder / "recipe.json",
-            {
-                "format": _FORMAT,
-                "name": name,
-                "temperature": summary.temperature,
-                "summary_sha256": summary_digest(summary),
-                "items_sha256": digest(tokens[1:]),
-                **recipe,
-            },
-        )
+        whole = {
+            "format": _FORMAT,
+            "name": name,
+            "temperature": summary.temperature,
+            "summary_sha256": summary_digest(summary),
+            "items_sha256": digest(tokens[1:]),
+            **recipe,
+        }
+        write_json(folder / "recipe.json", {**whole, "recipe_sha256": _recipe_digest(whole)})
     return directory
 
 
@@ -132,7 +131,14 @@ def load_summary(directory):
     tokens = items["item_id:token"].tolist()
     if summary_digest(summary) != recipe.get("summary_sha256") or digest(tokens) != recipe.get("items_sha256"):
         raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
+    if recipe.get("recipe_sha256") != _recipe_digest(recipe):
+        raise StorageError(f"{directory / 'recipe.json'} is not as it was written (checksum differs)")
     return summary, ["[PAD]", *tokens], recipe
+
+
+def _recipe_digest(recipe):
+    """SHA-256 of a recipe, as it is read back, without the checksum itself."""
+    return digest(json.loads(json.dumps({key: value for key, value in recipe.items() if key != "recipe_sha256"})))
 
 
 def align(summary, item_tokens, wanted_tokens):

@@ -256,11 +256,10 @@ def series(kills, rng, durations, expected, options=OPTIONS, stages=STAGES[1:-1]
     Returns:
         ``(stages in which it was killed, names of what differs from the undisturbed job)``.
     """
-    killed, attempts = [], 0
+    killed = []
     with _place() as folder:
-        while len(killed) < kills and attempts < 3 * kills:
-            attempts += 1
-            stage = rng.choice(stages)
+        # In the order of the job: a stage that is done is over in a moment, and the kill would hit a later one.
+        for stage in sorted(rng.choices(stages, k=kills), key=stages.index):
             where = Child(folder, options).kill_in(stage, rng.uniform(0, durations[stage]))
             whole(folder)
             if where is not None:
