@@ -1,4 +1,4 @@
-"""What an outer step costs over a vocabulary of 10,000 words, and what computing its loss in blocks does to time and memory.
+"""What an outer step costs over 10,000 words, and what computing its loss in blocks does to time and memory.
 
     python benchmarks/outer_step.py            # table on standard output; each line is measured in a process of its own
 
@@ -48,13 +48,15 @@ def make_distiller(block):
     with tempfile.TemporaryDirectory() as folder:
         write_text_dataset(Path(folder) / "zipf", corpus)
         config, model_class = build_config(
-            "SASRec", "zipf", [properties_directory() / "language.yaml"], {**OPTIONS, "data_path": folder, "farzi_outer_block": block}
+            "SASRec", "zipf", [properties_directory() / "language.yaml"],
+            {**OPTIONS, "data_path": folder, "farzi_outer_block": block},
         )
         split = load_split(config)
     options = read_options(config)
     factory = ModelFactory(model_class, config, split.train.dataset)
     student = Student(factory(1, dropout=False).train())
-    start = random_start(options.summary.sequences, options.summary.length, options.summary.latent_dim, split.vocabulary, 1.0, 0)
+    shape = options.summary
+    start = random_start(shape.sequences, shape.length, shape.latent_dim, split.vocabulary, 1.0, 0)
     return Distiller(
         student, student, start, options.inner, options.outer,
         lambda seed: Student(factory(seed, dropout=False), student.traits).parameter_dict(), split.sequences, 1,
@@ -92,13 +94,15 @@ def main():
         what, block = arguments.measure
         print(json.dumps(measure(what, int(block))))
         return
-    print(f"SASRec, 1 layer, hidden 64, {VOCABULARY:,} words; {SENTENCES} sentences in the outer loss; {torch.get_num_threads()} thread(s)")
+    threads = torch.get_num_threads()
+    print(f"SASRec, 1 layer, hidden 64, {VOCABULARY:,} words; {SENTENCES} sentences in the outer loss; {threads} thread(s)")
     print("| what | seconds | MiB |\n| --- | ---: | ---: |")
     for what, block in [("loss", SENTENCES), ("loss", 16), ("loss", 4), ("loss", 1), ("step", SENTENCES), ("step", 4)]:
         command = [sys.executable, "-W", "ignore", __file__, "--measure", what, str(block)]
         result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         how = "at once" if block == SENTENCES else f"by {block} sentence(s)"
-        name = "outer loss and its gradient" if what == "loss" else "a whole outer step (T = 30, 4 x 42 events a step), its loss"
+        step = "a whole outer step (T = 30, 4 x 42 events a step), its loss"
+        name = "outer loss and its gradient" if what == "loss" else step
         print(f"| {name}, {how} | {result['seconds']:.2f} | {result['bytes'] / 2**20:,.0f} |", flush=True)
 
 

@@ -1,8 +1,8 @@
 """Language modelling on the Penn Treebank: full data, summaries, random sentences and a unigram model, at several sizes.
 
-    python benchmarks/ptb.py DIR                   # a tenth of the text; DIR holds ptb.train.txt, ptb.valid.txt, ptb.test.txt
-    python benchmarks/ptb.py DIR --whole           # all of it: wants a GPU
-    python benchmarks/ptb.py DIR --publish         # and results/ptb: table, curve, numbers, from what there is so far
+    python benchmarks/ptb.py DIR              # a tenth of the text; DIR holds ptb.train.txt, ptb.valid.txt, ptb.test.txt
+    python benchmarks/ptb.py DIR --whole      # all of it: wants a GPU
+    python benchmarks/ptb.py DIR --publish    # and results/ptb: table, curve, numbers, from what there is so far
 
 Every run is stored under saved/ as soon as it is there: the same command goes on where it was interrupted.
 """
@@ -57,27 +57,32 @@ def publish(results, records, minutes):
         page.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
         folder.mkdir(parents=True, exist_ok=True)
         pictured = take_picture(page, folder / "curve.png", height=470)
-    kept = {name: {key: value for key, value in result.items() if key != "contenders"} for name, result in zip(results, records)}
+    kept = {
+        name: {key: value for key, value in result.items() if key != "contenders"}
+        for name, result in zip(results, records)
+    }
     write_json(folder / "results.json", {"runs": kept, "points": [vars(point) for point in table]})
     steps = "; ".join(
-        f"{result['summary']['sequences']} x {result['summary']['length']} events: {result['distillation']['outer_steps']} outer "
-        f"steps in {result['distillation']['seconds'] / 60:.1f} minutes, best at {result['distillation']['best_step']}"
+        f"{result['summary']['sequences']} x {result['summary']['length']} events: "
+        f"{result['distillation']['outer_steps']} outer steps in {result['distillation']['seconds'] / 60:.1f} minutes, best at {result['distillation']['best_step']}"
         for result in records
     )
     picture = "![per cent of full-data perplexity against size](curve.png)\n\n" if pictured else ""
     write_text(
         folder / "table.md",
         f"{markdown_table(table)}\n\n{picture}"
-        f"Perplexity and next-word accuracy on {data['test_rows']:,} test sentences, every word and end of sentence predicted from its "
-        "sentence alone. ± is the standard deviation over seeds; in brackets, 95% of a bootstrap over test sentences.\n\n"
-        f"`{records[0]['command']}` on {environment['machine']}, {environment['device']}, {environment['threads']} thread(s), "
-        f"PyTorch {environment['torch']}, Python {platform.python_version()}; {minutes}. {steps}.\n",
+        f"Perplexity and next-word accuracy on {data['test_rows']:,} test sentences, every word and end of sentence "
+        "predicted from its sentence alone. ± is the standard deviation over seeds; in brackets, 95% of a bootstrap over test sentences.\n\n"
+        f"`{records[0]['command']}` on {environment['machine']}, {environment['device']}, "
+        f"{environment['threads']} thread(s), PyTorch {environment['torch']}, Python {platform.python_version()}; {minutes}. {steps}.\n",
     )
     return table
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("directory", help="folder of the Penn Treebank's three text files")
     parser.add_argument("--whole", action="store_true", help="all of the text in place of every tenth sentence")
     parser.add_argument("--publish", action="store_true", help="write results/ptb")
@@ -91,13 +96,14 @@ def main():
     given = dict(option.split("=", 1) for option in arguments.set)
     names, records, begun, busy = [], [], time.perf_counter(), time.process_time()
     for name, options in sizes(dataset, arguments.shares):
-        options = {**options, **{key: json.loads(value) for key, value in given.items()}, "farzi_report_path": f"report/{name}"}
+        options.update({key: json.loads(value) for key, value in given.items()}, farzi_report_path=f"report/{name}")
         out = run_farzi("SASRec", dataset, [str(ROOT / "properties" / "language.yaml")], options)
         command = f"python benchmarks/ptb.py DIR{' --whole' if arguments.whole else ''}"
         names.append(name)
         records.append({**out["results"], "command": command})
         minutes = (
-            f"{(time.perf_counter() - begun) / 60:.0f} minutes, {(time.process_time() - busy) / 60:.0f} of them on the processor"
+            f"{(time.perf_counter() - begun) / 60:.0f} minutes, "
+            f"{(time.process_time() - busy) / 60:.0f} of them on the processor"
         )
         print(f"\n{markdown_table(points(records))}\n\n{minutes}", flush=True)
         if arguments.publish:

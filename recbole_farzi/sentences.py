@@ -1,4 +1,4 @@
-"""Histories that are read whole, from their first event on: sentences, where every position is predicted in evaluation too."""
+"""Histories that are read whole, from their first event on: sentences, evaluated at every position."""
 
 import numpy as np
 import torch

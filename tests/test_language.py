@@ -46,7 +46,8 @@ def text_dataset(workplace):
 @pytest.fixture
 def options(tiny_options, text_dataset):
     chosen = {key: value for key, value in tiny_options.items() if key != "topk"}
-    return {**chosen, "data_path": str(text_dataset), "MAX_ITEM_LIST_LENGTH": 13, "farzi_contenders": ["full", "summary", "popularity"]}
+    contenders = ["full", "summary", "random", "popularity"]
+    return {**chosen, "data_path": str(text_dataset), "MAX_ITEM_LIST_LENGTH": 13, "farzi_contenders": contenders}
 
 
 @pytest.fixture
@@ -74,7 +75,8 @@ def test_the_training_text_is_that_of_the_file_and_no_user_is_in_two_parts(confi
     _, _, split = configured()
     names = split.train.dataset.field2id_token["item_id"]
     text = [[names[i] for i in items] for items in split.sequences.items]
-    expected = [["<eos>", *map(encode, sentence), "<eos>"] for sentence in restore(text_dataset / "tiny-text", "tiny-text", "train")]
+    training = restore(text_dataset / "tiny-text", "tiny-text", "train")
+    expected = [["<eos>", *map(encode, sentence), "<eos>"] for sentence in training]
     assert sorted(text) == sorted(expected)
     assert split.sequences.events == sum(len(sentence) - 1 for sentence in expected)
     users = [set(loader.dataset.inter_feat["user_id"].tolist()) for loader in (split.train, split.valid, split.test)]
@@ -97,8 +99,9 @@ def test_metrics_are_those_of_each_word_after_the_words_before_it(configured, te
         values = torch.log_softmax(scores[0, 1:].double(), dim=0).tolist()
         return {word: values[token2id[encode(word)] - 1] for word in [*WORDS, "<eos>"]}
 
+    test = restore(text_dataset / "tiny-text", "tiny-text", "test")
     with torch.no_grad():
-        perplexity, accuracy, count = by_definition(log_probabilities, restore(text_dataset / "tiny-text", "tiny-text", "test"))
+        perplexity, accuracy, count = by_definition(log_probabilities, test)
     assert found["perplexity"] == pytest.approx(perplexity, rel=1e-5)
     assert found["accuracy"] == pytest.approx(accuracy, abs=1e-6)
     assert found["crossentropy"] == pytest.approx(math.log(perplexity), rel=1e-5)
@@ -125,7 +128,7 @@ def test_the_unigram_model_has_the_perplexity_of_its_known_probabilities(configu
 
 
 def test_the_whole_job(configured, options, text_dataset):
-    out = run_farzi("SASRec", "tiny-text", [str(LANGUAGE)], {**options, "farzi_contenders": ["full", "summary", "random", "popularity"]})
+    out = run_farzi("SASRec", "tiny-text", [str(LANGUAGE)], options)
     results = json.loads((out["report_path"] / "results.json").read_text(encoding="utf-8"))
     assert results["smaller_is_better"] == ["perplexity", "crossentropy"] and results["valid_metric"] == "perplexity"
     assert [contender["label"] for contender in results["contenders"]] == [
@@ -141,11 +144,13 @@ def test_the_whole_job(configured, options, text_dataset):
             assert run["metrics"]["accuracy"] == pytest.approx(sum(sentences["first"]) / tokens, abs=1e-6)
     scores = [metrics["metrics"]["perplexity"] for metrics in results["distillation"]["validations"]]
     best = results["distillation"]["best_step"]
-    assert min(scores) == next(v["metrics"]["perplexity"] for v in results["distillation"]["validations"] if v["step"] == best)
+    (kept,) = [one["metrics"]["perplexity"] for one in results["distillation"]["validations"] if one["step"] == best]
+    assert min(scores) == kept
 
 
 def test_a_sentence_longer_than_the_model_reads_is_refused_in_one_line(configured):
-    with pytest.raises(DataError, match=r"tiny-text.train.inter, line \d+: a history of \d+ events, and the model reads 5") as caught:
+    why = r"tiny-text.train.inter, line \d+: a history of \d+ events, and the model reads 5"
+    with pytest.raises(DataError, match=why) as caught:
         configured(MAX_ITEM_LIST_LENGTH=5)
     assert "\n" not in str(caught.value)
 

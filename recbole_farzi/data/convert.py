@@ -104,7 +104,9 @@ def _folder(directory):
     if directory.exists() and not directory.is_dir():
         raise StorageError(f"{directory} is no folder")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / _RECORD).is_file():
-        raise StorageError(f"{directory} holds something that was not made by this command; choose another --name or --output")
+        raise StorageError(
+            f"{directory} holds something that was not made by this command; choose another --name or --output"
+        )
     return new_directory(directory)
 
 
@@ -113,7 +115,7 @@ def _number(seconds):
 
 
 def _properties(name, longest):
-    return f"""# {name}: text as RecBole benchmark files. For language modelling, in which every position is predicted, use it with
+    return f"""# {name}: text as RecBole benchmark files. To predict every position, as a language model does, use it with
 #   run_farzi.py -d {name} --config_files properties/language.yaml {name}.yaml
 benchmark_filename: [train, valid, test]
 load_col:
@@ -135,7 +137,9 @@ def _text_corpus(files, arguments):
             raise DataError(f"{files[0]} has {len(text)} sentences, too few to hold out {held} twice")
         texts = [text[: -2 * held], text[-2 * held : -held], text[-held:]]
     parts = dict(zip(PARTS, texts))
-    vocabulary = choose_vocabulary(parts["train"], arguments.end, arguments.unknown, arguments.vocabulary, arguments.minimum)
+    vocabulary = choose_vocabulary(
+        parts["train"], arguments.end, arguments.unknown, arguments.vocabulary, arguments.minimum
+    )
     parts = {part: sentences[:: arguments.every] for part, sentences in parts.items()}
     restricted = {part: restrict(sentences, vocabulary, arguments.unknown) for part, sentences in parts.items()}
     return Corpus(
@@ -167,7 +171,9 @@ def _parser():
         sub.add_argument("--vocabulary", type=_at_least(3), help="words at most, with the two marks [all]")
         sub.add_argument("--minimum", type=_at_least(1), default=1, help="occurrences in training that a word needs [1]")
         sub.add_argument("--longest", type=_at_least(2), help="cut sentences after so many events [never]")
-        sub.add_argument("--every", type=_at_least(1), default=1, help="keep every N-th sentence of each part [1]", metavar="N")
+        sub.add_argument(
+            "--every", type=_at_least(1), default=1, metavar="N", help="keep every N-th sentence of each part [1]"
+        )
         return sub
 
     text_form("ptb", "the Penn Treebank as Mikolov prepared it", "ptb").add_argument("directory", type=Path)
@@ -215,7 +221,8 @@ def convert(arguments):
             if mark.split() != [mark] or encode(mark) != mark or arguments.end == arguments.unknown:
                 raise DataError(f"--{option}={mark!r} must be a word of its own that RecBole reads as it is")
         folder = arguments.output / (arguments.name or files[0].name.split(".")[0])
-        return folder, write_text_dataset(folder, _text_corpus(files, arguments), arguments.longest, _source(arguments, files))
+        corpus, source = _text_corpus(files, arguments), _source(arguments, files)
+        return folder, write_text_dataset(folder, corpus, arguments.longest, source)
     file = arguments.file
     folder = arguments.output / (arguments.name or file.name.split(".")[0])
     if arguments.form == "movielens-1m":
@@ -229,7 +236,8 @@ def convert(arguments):
 
 
 def _source(arguments, files):
-    options = {key: str(value) for key, value in vars(arguments).items() if key not in ("output", "files", "file", "directory")}
+    places = ("output", "files", "file", "directory")
+    options = {key: str(value) for key, value in vars(arguments).items() if key not in places}
     return {"options": options, "source": {file.name: digest(file.read_bytes()) for file in files}}
 
 

@@ -20,7 +20,7 @@ AMAZON_FORMS = {
 
 
 def read_movielens_1m(path):
-    """``ratings.dat``: ``UserID::MovieID::Rating::Timestamp`` (https://files.grouplens.org/datasets/movielens/ml-1m-README.txt)."""
+    """``ratings.dat``: ``UserID::MovieID::Rating::Timestamp`` (files.grouplens.org/datasets/movielens/ml-1m-README.txt)."""
     for number, line in _lines(path, "latin-1"):
         fields = line.split("::")
         if len(fields) != 4:
@@ -54,7 +54,8 @@ def read_amazon(path, year):
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number} is not a JSON object: {error}") from error
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number} lacks one of {', '.join(keys)}, which reviews of {year} have") from error
+            wanted = ", ".join(keys)
+            raise DataError(f"{path}, line {number} lacks one of {wanted}, which reviews of {year} have") from error
         yield _event(path, number, user, item, time, form["unit"])
 
 

@@ -107,8 +107,8 @@ def _point(contender, own, full, whole):
 
     compared = full is not None and contender["key"] != "full"
     return Point(
-        contender["key"], contender["label"], contender["events"], contender["events"] / whole, contender["bytes"], len(runs),
-        statistics.fmean(run["seconds"] for run in runs), spread("perplexity"), spread("accuracy"),
+        contender["key"], contender["label"], contender["events"], contender["events"] / whole, contender["bytes"],
+        len(runs), statistics.fmean(run["seconds"] for run in runs), spread("perplexity"), spread("accuracy"),
         interval(np.exp(full["cross_entropy"] - own["cross_entropy"])) if compared else None,
         interval(own["first"] / full["first"]) if compared else None,
     )  # fmt: skip
@@ -123,7 +123,8 @@ def markdown_table(table):
     for point in table:
         cells = [
             point.label, f"{point.tokens:,}", f"{100 * point.share:.2g}%" if point.share < 1 else "100%",
-            f"{point.bytes / 1024:.3g}", str(point.runs), _spread(point.perplexity, 1, 1), _interval(point.perplexity_of_full),
+            f"{point.bytes / 1024:.3g}", str(point.runs),
+            _spread(point.perplexity, 1, 1), _interval(point.perplexity_of_full),
             _spread(point.accuracy, 100, 2) + "%", _interval(point.accuracy_of_full), f"{point.seconds:.3g}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")

@@ -49,8 +49,9 @@ def test_movielens_1m(written):
 
 @pytest.mark.parametrize(
     "text, options",
-    [("u i 5\nv i 6.5\n", {}), ("u\ti\t5\tmore\n\nv\ti\t6.5\n", {}), ("who,what,when\nu,i,5\nv,i,6.5\n", {"separator": ",", "header": True})],
-)
+    [("u i 5\nv i 6.5\n", {}), ("u\ti\t5\tmore\n\nv\ti\t6.5\n", {}),
+     ("who,what,when\nu,i,5\nv,i,6.5\n", {"separator": ",", "header": True})],
+)  # fmt: skip
 def test_plain_tables(written, text, options):
     assert list(read_table(written("t.txt", text), **options)) == [("u", "i", 5.0), ("v", "i", 6.5)]
 
@@ -106,7 +107,8 @@ def test_a_converted_dataset_is_one_that_recbole_splits(workplace, tiny_events, 
     split = load_split(build_config("SASRec", "Tiny", (), {**tiny_options, "data_path": "datasets"})[0])
     dataset = split.train.dataset
     names = dataset.field2id_token["item_id"]
-    found = {dataset.field2id_token["user_id"][u]: [names[i] for i in items] for u, items in zip(split.sequences.users, split.sequences.items)}
+    users = dataset.field2id_token["user_id"][split.sequences.users]
+    found = {user: [names[i] for i in items] for user, items in zip(users, split.sequences.items)}
     for user, items in found.items():
         mine = sorted((event for event in tiny_events if event[0] == user), key=lambda event: event[2])
         assert items == [item for _, item, _ in mine[:-2]]

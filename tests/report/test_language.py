@@ -14,7 +14,11 @@ EVENTS = [10, 5, 20, 1] * 25
 def run(cross_entropy, right, seed=0):
     """A run with the same cross-entropy at every word, or one given for each sentence."""
     rates = np.broadcast_to(cross_entropy, len(EVENTS))
-    sums = {"cross_entropy": [float(c * e) for c, e in zip(rates, EVENTS)], "first": [r * e for r, e in zip([right] * 100, EVENTS)], "events": EVENTS}
+    sums = {
+        "cross_entropy": [float(rate * count) for rate, count in zip(rates, EVENTS)],
+        "first": [right * count for count in EVENTS],
+        "events": EVENTS,
+    }
     mean = sum(sums["cross_entropy"]) / sum(EVENTS)
     return {"seed": seed, "seconds": 2.0, "metrics": {"perplexity": math.exp(mean), "accuracy": right}, "by_user": sums}
 
@@ -30,10 +34,11 @@ def result(*contenders):
 @pytest.fixture
 def results():
     full = contender("full", 1000, [run(math.log(100), 0.2)])
+    sample = contender("random", 10, [run(math.log(900), 0.1)])
     unigram = contender("popularity", 1000, [run(math.log(700), 0.05)])
     return [
         result(full, contender("summary", 50, [run(math.log(200), 0.1), run(math.log(300), 0.1, 1)]), unigram),
-        result(full, contender("summary", 10, [run(math.log(400), 0.1)]), contender("random", 10, [run(math.log(900), 0.1)]), unigram),
+        result(full, contender("summary", 10, [run(math.log(400), 0.1)]), sample, unigram),
     ]
 
 
