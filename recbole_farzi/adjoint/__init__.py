@@ -35,13 +35,16 @@ True
 0
 
 What is here: one verb, `unroll`; update rules (`Adam`, `AdamW`, `SGD`, `RMSprop`, `Adagrad`); strategies
-(`StoreAll`, `Checkpointed`, `Truncated`, `Unrolled`); the optimiser's `State`; errors, all of which are `AdjointError`.
+(`StoreAll`, `Checkpointed`, `Truncated`, `Unrolled`); `Compiled` and `Captured`, for losses that are differentiated many
+times; the optimiser's `State`; errors, all of which are `AdjointError`.
 """
 
 from ._adagrad import Adagrad
 from ._adam import Adam
 from ._adamw import AdamW
 from ._adjoint import Adjoint, Checkpointed, StoreAll, Truncated, Unrolled
+from ._captured import Captured
+from ._compiled import Compiled
 from ._errors import (
     AdjointError,
     BatchError,
@@ -65,7 +68,9 @@ __all__ = [
     "Adjoint",
     "AdjointError",
     "BatchError",
+    "Captured",
     "Checkpointed",
+    "Compiled",
     "LossShapeError",
     "MemoryBudgetError",
     "NoSecondDerivativeError",

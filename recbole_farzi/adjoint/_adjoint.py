@@ -8,7 +8,7 @@ of products that each reverse step takes costs P (see `benchmarks/` for what it 
 import abc
 import dataclasses
 import math
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from torch import Tensor
 from ._clip import clip
 from ._errors import MemoryBudgetError, OptionError
 from ._inner import InnerLoop
-from ._products import forward, reverse
-from ._reverse import Chain, Reversed, rates
+from ._products import forward, prepared, reverse
+from ._reverse import Reversed, rates
 from ._rule import Slots
-from ._schedule import Binomial, Every, Schedule
+from ._schedule import Every, Schedule, Segments, every, fitted
+from ._trajectory import Chain
 
 
 @dataclasses.dataclass
@@ -76,19 +77,27 @@ def _plain(call: Call, last: int) -> tuple[Tensor, Slots]:
     return w, slots
 
 
-def _differentiable(call: Call, schedule: Schedule, first: int, last: int, w: Tensor, slots: Slots) -> Final:
+def _differentiable(
+    call: Call,
+    schedule: Union[Schedule, Segments],
+    first: int,
+    last: int,
+    w: Tensor,
+    slots: Slots,
+    offload: bool = False,
+) -> Final:
     """Steps `first` to `last` as one autograd node."""
     lr = call.lr.expand(call.steps) if isinstance(call.lr, Tensor) else None
+    product = prepared if call.inner.prepared else forward if call.product == "forward" else reverse
     chain = Chain(
         inner=call.inner,
         first=first,
         last=last,
         rates=rates(call.lr, call.steps),
-        schedule=schedule,
-        product=forward if call.product == "forward" else reverse,
-        keeps_gradients=call.product == "forward",
+        keeps_gradients=product is not reverse and not offload,
+        offloads=offload,
     )
-    w, *slots = Reversed.apply(chain, lr, len(slots), w, *slots, *call.xs)
+    w, *slots = Reversed.apply(chain, schedule, product, lr, len(slots), w, *slots, *call.xs)
     return last, w, tuple(slots)
 
 
@@ -98,39 +107,51 @@ class StoreAll(Adjoint):
 
     Prefer it while T states fit into memory. Time T (F + P); memory T states. The autograd graph
     of a step lives only while that step is reversed. Not differentiable twice (see `Unrolled`).
+
+    Args:
+        offload: keep the states in pinned host memory in place of the device's (on a CPU it changes nothing): the
+            device holds one state, and each step moves one each way, without anybody waiting.
     """
+
+    offload: bool = False
 
     def run(self, call: Call) -> Final:
         if not _needs_gradient(call):
             return call.steps, *_plain(call, call.steps)
-        return _differentiable(call, Every(1), 0, call.steps, call.w, call.slots)
+        return _differentiable(call, Every(1), 0, call.steps, call.w, call.slots, self.offload)
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpointed(Adjoint):
-    """Keep some states and recompute the rest: exact, to the last bit the same as `StoreAll`.
+    """Keep some states, and recompute the rest: exact, to the last bit the same as `StoreAll`.
 
-    Prefer it where T states do not fit. Three ways to say how many are kept:
+    Prefer it where T states do not fit. A step is recomputed once at most, if there is room for 0.85 sqrt(T) states:
+    of the segment that is being reversed the *gradients* are kept (one vector a step, where a state of Adam is three)
+    and its states follow from them by element-wise updates, without the loss. Three ways to say how much is kept:
 
-    * `every=k`: every k-th, and the states of one segment while it is reversed: T / k + k states, least
-      for k = sqrt(T); each step is taken at most twice: time at most T (2 F + P).
-    * `memory=bytes`: as many as fit into the budget, placed so that the fewest steps are recomputed
-      (Griewank and Walther 2000, "Algorithm 799: revolve"). The budget is for states; a step's own working set
-      (its autograd graph, the adjoints) comes on top, as with any strategy. A budget of T states
-      recomputes nothing; sqrt(2 T) states recompute each step once; one of log(T) works, slowly.
+    * `every=k`: every k-th state, and the gradients of one segment: T / k states and k + O(log k) vectors; time at
+      most T (2 F + P).
+    * `memory=bytes`: what fits into the budget, in the layout that is soonest done: all states (nothing is recomputed),
+      all gradients (a third of that for Adam; nothing but element-wise updates is recomputed), segments as above, or, in
+      less room than those need, states alone by the binomial schedule (Griewank and Walther 2000, "Algorithm 799:
+      revolve"), by which two states will do, slowly. The budget is for the trajectory; a step's own working set (its
+      autograd graph, the adjoints) comes on top, as with any strategy.
     * neither: as `memory`, with room for sqrt(T) states.
 
     Args:
         every: k, at least 1.
-        memory: bytes for states.
+        memory: bytes for the trajectory.
+        offload: keep the states that wait in pinned host memory in place of the device's (on a CPU it changes nothing).
+            The budget is not made larger by it.
 
     Raises:
-        OptionError: for k < 1, or both arguments.
+        OptionError: for k < 1, or both `every` and `memory`.
         MemoryBudgetError: (in `unroll`) if not even two states fit.
     """
 
     every: Optional[int] = None
     memory: Optional[int] = None
+    offload: bool = False
 
     def __post_init__(self) -> None:
         if self.every is not None and self.memory is not None:
@@ -142,24 +163,23 @@ class Checkpointed(Adjoint):
         schedule = self.schedule(call)  # first: a senseless budget is an error with or without gradients
         if not _needs_gradient(call):
             return call.steps, *_plain(call, call.steps)
-        return _differentiable(call, schedule, 0, call.steps, call.w, call.slots)
+        return _differentiable(call, schedule, 0, call.steps, call.w, call.slots, self.offload)
 
-    def schedule(self, call: Call) -> Schedule:
-        """Where the states are kept in this call."""
+    def schedule(self, call: Call) -> Union[Schedule, Segments]:
+        """What is kept, and where, in this call."""
         if self.every is not None:
-            return Every(self.every)
+            return Every(1) if self.every == 1 else every(call.steps, self.every)
+        vectors = 1 + len(call.slots)
         if self.memory is None:
-            room = max(2, math.isqrt(call.steps - 1) + 1)
+            room = vectors * max(2, math.isqrt(call.steps - 1) + 1)
         else:
-            vectors = 1 + len(call.slots) + (1 if call.product == "forward" else 0)
-            state = vectors * call.w.numel() * call.w.element_size()
-            room = self.memory // state
-            if room < 2:
+            vector = call.w.numel() * call.w.element_size()
+            room = self.memory // vector
+            if room < 2 * vectors:
                 raise MemoryBudgetError(
-                    f"a memory budget of {self.memory} bytes is too small: two states of {state} bytes must fit"
+                    f"a memory budget of {self.memory} bytes is too small: two states of {vectors * vector} bytes must fit"
                 )
-        # One state of the room is the one that is being advanced.
-        return Binomial(room - 1)
+        return fitted(call.steps, room, vectors)
 
 
 @dataclasses.dataclass(frozen=True)

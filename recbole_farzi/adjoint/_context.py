@@ -43,9 +43,15 @@ class Circumstances:
                 stack.enter_context(torch.random.fork_rng(devices=devices))
             yield
 
-    def evaluation(self, step: int) -> AbstractContextManager[object]:
-        """What holds for one evaluation of the loss at `step`. Only inside `entered`."""
-        self._reseed(step)
+    @property
+    def kind(self) -> tuple[bool, torch.dtype]:
+        """What the derivatives of a loss that is not random depend on here."""
+        return self._autocast, self._autocast_dtype
+
+    def evaluation(self, step: Optional[int]) -> AbstractContextManager[object]:
+        """What holds for one evaluation of the loss at `step`, None for any. Only inside `entered`."""
+        if step is not None:
+            self._reseed(step)
         if not self._autocast:
             return contextlib.nullcontext()
         # Cached casts would carry the graph of one step into the next.

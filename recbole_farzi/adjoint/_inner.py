@@ -11,9 +11,8 @@ from torch.utils import _pytree as pytree
 from ._clip import clip
 from ._context import Circumstances
 from ._errors import LossShapeError, NonFiniteError, NoSecondDerivativeError, NotDifferentiableError
+from ._prepared import AnyStep, Loss, PreparedLoss
 from ._rule import Rule, Scalar, Slots
-
-Loss = Callable[[dict[str, Tensor], Any, int], Tensor]
 
 
 class InnerLoop:
@@ -25,7 +24,9 @@ class InnerLoop:
 
     Attributes:
         start: steps that were taken before this loop.
+        device: where the parameters are.
         circumstances: to be entered around any evaluation.
+        prepared: the loss, if it says how its derivatives are run.
         examines: whether the next graph is to be looked through for what cannot be differentiated twice.
     """
 
@@ -44,6 +45,7 @@ class InnerLoop:
         on_step: Optional[Callable[[int, Tensor], None]],
     ):
         self._loss = loss
+        self.prepared = loss if isinstance(loss, PreparedLoss) else None
         self.rule = rule
         self.start = start
         self.clip_norm = clip_norm
@@ -60,7 +62,8 @@ class InnerLoop:
         self._leaves = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self._tensor_at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         self.xs = [leaves[i] for i in self._tensor_at] + [params[name] for name in self._frozen]
-        self.circumstances = Circumstances(params[self._trained[0]].device, seed)
+        self.device = params[self._trained[0]].device
+        self.circumstances = Circumstances(self.device, seed)
         self.examines = False
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -91,8 +94,11 @@ class InnerLoop:
         rows = self._batches[t]
         return [x.index_select(0, rows) if self.is_batched(i) else x for i, x in enumerate(xs)]
 
-    def evaluate(self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: int) -> Tensor:
-        """The loss at step `t`, checked; `ws` are the trained parameters, `xs` from `read`."""
+    def evaluate(self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: Optional[int]) -> Tensor:
+        """The loss at step `t`, checked; `ws` are the trained parameters, `xs` from `read`.
+
+        With None for `t`, the loss at whatever step: it fails if it looks at that.
+        """
         given = dict(zip(self._trained, ws))
         given.update(zip(self._frozen, xs[len(self._tensor_at) :]))
         leaves = list(self._leaves)
@@ -100,15 +106,16 @@ class InnerLoop:
             leaves[i] = x
         named = {name: given[name] for name in self._names}
         tree = pytree.tree_unflatten(leaves, self._tree)
-        with self.circumstances.evaluation(self.start + t):
-            value = self._loss(named, tree, self.start + t)
+        step: Any = AnyStep() if t is None else self.start + t
+        with self.circumstances.evaluation(None if t is None else step):
+            value = self._loss(named, tree, step)
         if not isinstance(value, Tensor) or value.dim() != 0:
             what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise LossShapeError(f"the inner loss must return a 0-d tensor, not {what}")
         return value
 
     def differentiate(
-        self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: int, create_graph: bool = False
+        self, ws: Sequence[Tensor], xs: Sequence[Tensor], t: Optional[int], create_graph: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """The loss at step `t` and its gradient for each of `ws`, which must require one."""
         with torch.enable_grad():
@@ -127,9 +134,24 @@ class InnerLoop:
 
     def gradient(self, w: Tensor, xs: Sequence[Tensor], t: int) -> tuple[Tensor, Tensor]:
         """The loss at step `t`, and its gradient as a flat vector; no graph is kept. `xs` detached."""
-        ws = [view.requires_grad_() for view in self.views(w)]
-        value, grads = self.differentiate(ws, self.read(xs, t), t)
+        read = self.read(xs, t)
+        if self.prepared is not None:
+            run = self.prepared.gradient(self.layout, self._gradient, [w, *read])
+            if run is not None:
+                value, g = run(w, *read)
+                return value, g
+        return self._gradient(w, *read, t=t)
+
+    def _gradient(self, w: Tensor, *read: Tensor, t: Optional[int] = None) -> tuple[Tensor, Tensor]:
+        ws = [view.detach().requires_grad_() for view in self.views(w)]
+        value, grads = self.differentiate(ws, read, t)
         return value.detach(), self.join(grads)
+
+    @property
+    def layout(self) -> Any:
+        """All that the derivatives of the loss depend on but for its tensors."""
+        names = self._names, self._trained, tuple(self._shapes)
+        return names, tuple(self._leaves), tuple(self._tensor_at), self._tree, self.circumstances.kind
 
     def advance(
         self, w: Tensor, slots: Slots, xs: Sequence[Tensor], lr: Scalar, t: int, watch: Optional["Watch"] = None

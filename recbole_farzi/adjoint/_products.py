@@ -56,8 +56,19 @@ def reverse(
     want_w: bool,
 ) -> Products:
     """Double backward: one gradient with its graph, and one vector-Jacobian product of it."""
-    ws = [view.requires_grad_() for view in inner.views(w)]
-    read = inner.read(xs, t)
+    return _double_backward(inner, w, inner.read(xs, t), wrt, t, direction, want_w)
+
+
+def _double_backward(
+    inner: InnerLoop,
+    w: Tensor,
+    read: list[Tensor],
+    wrt: Sequence[int],
+    t: Optional[int],
+    direction: Direction,
+    want_w: bool,
+) -> Products:
+    ws = [view.detach().requires_grad_() for view in inner.views(w)]
     for i in wrt:
         # A leaf of this step's own: xs itself must not collect a graph.
         read[i] = read[i].detach().requires_grad_()
@@ -71,6 +82,36 @@ def reverse(
         outputs, directions = zip(*pairs)
         products = list(torch.autograd.grad(outputs, targets, directions, allow_unused=True))
     return (products[: len(ws)] if want_w else None), products[len(ws) if want_w else 0 :]
+
+
+def prepared(
+    inner: InnerLoop,
+    w: Tensor,
+    xs: Sequence[Tensor],
+    wrt: Sequence[int],
+    t: int,
+    known: Optional[Tensor],
+    direction: Direction,
+    want_w: bool,
+) -> Products:
+    """Double backward as the loss has prepared it; as it is, if it could not be."""
+    assert inner.prepared is not None
+    read = inner.read(xs, t)
+
+    def both(w: Tensor, d: Tensor, *read: Tensor) -> Sequence[Tensor]:
+        hvp, mixed = _double_backward(inner, w, list(read), wrt, None, lambda g: d, True)
+        assert hvp is not None
+        views = inner.views(w)
+        whole = inner.join([torch.zeros_like(v) if h is None else h for h, v in zip(hvp, views)])
+        return [whole, *(torch.zeros_like(read[i]) if x is None else x for i, x in zip(wrt, mixed))]
+
+    run = inner.prepared.product(inner.layout, wrt, both, [w, torch.zeros_like(w), *read])
+    if run is None:
+        return reverse(inner, w, xs, wrt, t, known, direction, want_w)
+    if known is None:
+        _, known = inner.gradient(w, xs, t)
+    hvp, *mixed = run(w, direction(known), *read)
+    return inner.views(hvp), mixed
 
 
 def forward(

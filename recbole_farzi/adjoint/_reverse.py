@@ -1,18 +1,17 @@
-"""Reverse-mode differentiation of the loop as one autograd node, from snapshots of its states."""
+"""Reverse-mode differentiation of the loop as one autograd node, along a trajectory that is walked backwards."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
 
 from ._clip import clip, clip_adjoint
 from ._errors import NoSecondDerivativeError
-from ._inner import InnerLoop, Watch
 from ._products import Products
 from ._rule import Scalar, Slots
-from ._schedule import Schedule
+from ._schedule import Schedule, Segments
+from ._trajectory import Chain, Snapshot, trajectory
 
 Product = Callable[..., Products]
 
@@ -25,83 +24,37 @@ def rates(lr: Any, steps: int) -> list[Scalar]:
     return flat.tolist() if flat.device.type == "cpu" else list(flat.unbind())
 
 
-@dataclasses.dataclass
-class _Snapshot:
-    at: int
-    w: Tensor
-    slots: Slots
-    g: Optional[Tensor] = None  # the gradient at w, where it was taken on the way and is wanted
-
-
-@dataclasses.dataclass
-class Chain:
-    """Steps `first` to `last` of an inner loop, with how to reverse them.
-
-    Attributes:
-        rates: the learning rate of each step of the whole loop.
-        keeps_gradients: whether snapshots hold the gradient beside the state (for the forward product).
-    """
-
-    inner: InnerLoop
-    first: int
-    last: int
-    rates: list[Scalar]
-    schedule: Schedule
-    product: Product
-    keeps_gradients: bool
-
-    def advance(
-        self, stack: list[_Snapshot], end: int, xs: Sequence[Tensor], watch: Optional[Watch] = None
-    ) -> _Snapshot:
-        """The state at `end - 1`, from the last snapshot; leaves more of them on `stack` on the way.
-
-        Positions are counted from the start of the chain.
-        """
-        here = stack[-1]
-        while here.at < end - 1:
-            target = self.schedule.next(here.at, end, len(stack))
-            stop = end - 1 if target is None else target
-            kept = here
-            for at in range(here.at, stop):
-                t = self.first + at
-                w, slots, g = self.inner.advance(here.w, here.slots, xs, self.rates[t], t, watch)
-                if self.keeps_gradients and here is kept:
-                    kept.g = g
-                here = _Snapshot(at + 1, w, slots)
-            if target is not None:
-                stack.append(here)
-        return here
-
-
 class Reversed(torch.autograd.Function):
     """(w, slots, xs, lr) at the start of a chain -> (w, slots) at its end.
 
-    No autograd graph is kept. Snapshots live outside autograd's saved tensors, since those are all
+    No autograd graph is kept. The trajectory lives outside autograd's saved tensors, since those are all
     alive until the whole backward pass is over, and a schedule counts on their memory sooner.
     A second backward pass through the same node walks forward again.
     """
 
     @staticmethod
-    def forward(ctx: Any, chain: Chain, lr: Optional[Tensor], n_slots: int, w: Tensor, *rest: Tensor) -> Any:
-        ctx.chain = chain
+    def forward(
+        ctx: Any,
+        chain: Chain,
+        schedule: Union[Schedule, Segments],
+        product: Product,
+        lr: Optional[Tensor],
+        n_slots: int,
+        w: Tensor,
+        *rest: Tensor,
+    ) -> Any:
+        ctx.chain, ctx.schedule, ctx.product = chain, schedule, product
         ctx.n_slots = n_slots
         ctx.lr_like = lr
         ctx.save_for_backward(w, *rest)
         slots, xs = Reversed._split(n_slots, rest)
-        w = w.detach()
-        inner = chain.inner
-        with inner.circumstances.entered():
-            watch = inner.watch()
-            stack = [_Snapshot(0, w, slots)]
-            here = chain.advance(stack, chain.last - chain.first, xs, watch)
-            t = chain.last - 1
-            w, slots, g = inner.advance(here.w, here.slots, xs, chain.rates[t], t, watch)
-            if chain.keeps_gradients:
-                here.g = g
+        ctx.trajectory = trajectory(chain, schedule)
+        with chain.inner.circumstances.entered():
+            watch = chain.inner.watch()
+            final = ctx.trajectory.record(Snapshot(0, w.detach(), slots), xs, watch)
             watch.close()
-        ctx.stack, ctx.here = stack, here
         # A slot that a rule passes on unchanged must not be returned as the very tensor that came in.
-        return (w, *(slot.clone() if slot is old else slot for slot, old in zip(slots, rest)))
+        return (final.w, *(slot.clone() if slot is old else slot for slot, old in zip(final.slots, slots)))
 
     @staticmethod
     def _split(n_slots: int, rest: Sequence[Tensor]) -> tuple[Slots, list[Tensor]]:
@@ -117,13 +70,11 @@ class Reversed(torch.autograd.Function):
         inner = chain.inner
         w0, *rest = ctx.saved_tensors
         slots0, xs = Reversed._split(ctx.n_slots, rest)
-        stack, here = ctx.stack, ctx.here
-        ctx.stack = ctx.here = None
-        if stack is None:
-            stack = [_Snapshot(0, w0.detach(), slots0)]
+        taken, ctx.trajectory = ctx.trajectory, None
 
-        needs_lr, needs_start = ctx.needs_input_grad[1], any(ctx.needs_input_grad[3 : 4 + ctx.n_slots])
-        wrt = [i for i, needed in enumerate(ctx.needs_input_grad[4 + ctx.n_slots :]) if needed]
+        needs_lr, *needed = ctx.needs_input_grad[3:4] + ctx.needs_input_grad[5:]
+        needs_start = any(needed[: 1 + ctx.n_slots])
+        wrt = [i for i, need in enumerate(needed[1 + ctx.n_slots :]) if need]
         xs_ = {i: torch.zeros_like(xs[i], memory_format=torch.contiguous_format) for i in wrt}
         rates_: list[Tensor] = []
         # These are overwritten; what autograd hands in may be shared with other nodes.
@@ -132,14 +83,12 @@ class Reversed(torch.autograd.Function):
         w_views = inner.views(w_)
 
         with inner.circumstances.entered():
-            for at in range(chain.last - chain.first - 1, -1, -1):
-                if stack[-1].at > at:
-                    stack.pop()
-                if here is None or here.at != at:
-                    here = chain.advance(stack, at + 1, xs)
-                t = chain.first + at
-                state = here
-                want_w = at > 0 or needs_start
+            if taken is None:
+                taken = trajectory(chain, ctx.schedule)
+                taken.record(Snapshot(0, w0.detach(), slots0), xs, None)
+            for state in taken.backwards(xs):
+                t = chain.first + state.at
+                want_w = state.at > 0 or needs_start
 
                 def direction(g: Tensor) -> Tensor:
                     u_, lr_ = inner.rule.adjoint(
@@ -155,7 +104,7 @@ class Reversed(torch.autograd.Function):
                         rates_.append(lr_)
                     return clip_adjoint(g, u_, inner.clip_norm)
 
-                hvp, mixed = chain.product(inner, state.w, xs, wrt, t, state.g, direction, want_w)
+                hvp, mixed = ctx.product(inner, state.w, xs, wrt, t, state.g, direction, want_w)
                 if hvp is not None:
                     pairs = [(view, h) for view, h in zip(w_views, hvp) if h is not None]
                     if pairs:
@@ -167,13 +116,12 @@ class Reversed(torch.autograd.Function):
                         xs_[i].index_add_(0, inner.rows(t), x_)
                     else:
                         xs_[i].add_(x_)
-                here = None
+                del state, direction
 
         lr_all = None
         if needs_lr:
             like = ctx.lr_like
             lr_all = like.new_zeros(like.shape)
             lr_all[chain.first : chain.last] = torch.stack(rates_[::-1]).to(like)
-        needed = ctx.needs_input_grad[3:]
         adjoints = [w_, *slots_, *(xs_.get(i) for i in range(len(xs)))]
-        return (None, lr_all, None, *(a if n else None for a, n in zip(adjoints, needed)))
+        return (None, None, None, lr_all, None, *(a if n else None for a, n in zip(adjoints, needed)))

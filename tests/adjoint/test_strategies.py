@@ -17,7 +17,7 @@ from recbole_farzi.adjoint import (
     Unrolled,
     unroll,
 )
-from recbole_farzi.adjoint._schedule import Every, advances
+from recbole_farzi.adjoint._schedule import Binomial, Segments, evaluations, every, fitted
 
 from .problem import RULES, assert_close, data, gradients, loss, outer, params
 
@@ -62,55 +62,84 @@ def test_stored_evaluates_the_loss_twice_a_step(product):
 
 
 def test_recomputation_is_what_the_schedule_says():
-    assert counted(Checkpointed(every=4), 16) == (16, 16 + advances(Every(4), 16))
-    # A room for all the states recomputes nothing; sqrt(2 T) states recompute no step twice.
+    assert counted(Checkpointed(every=4), 16) == (16, 16 + evaluations(every(16, 4), 16))
+    # Room for all the states, or for all the gradients and four states: nothing is recomputed but element-wise updates.
     assert counted(Checkpointed(memory=21 * STATE), 20) == (20, 40)
-    assert counted(Checkpointed(memory=8 * STATE), 20)[1] <= 60
+    assert counted(Checkpointed(memory=(20 + 3 * 4) * STATE // 3), 20) == (20, 40)
+    # The least memory: no step is recomputed twice.
+    assert counted(Checkpointed(), 100)[1] <= 300
+
+
+@pytest.mark.parametrize("memory", [None, 2 * STATE, 3 * STATE, 4 * STATE, 6 * STATE, 12 * STATE, 20 * STATE, 41 * STATE])
+@pytest.mark.parametrize("rule", ["adam", "sgd, momentum, decay", "rmsprop, centred, momentum, decay"])
+@pytest.mark.parametrize("product", ["reverse", "forward"])
+def test_every_budget_gives_the_same_bits(memory, rule, product):
+    options = {"product": product, "seed": 3, "clip_norm": 0.3}
+    if memory is not None and rule != "adam":
+        memory = memory * (4 if rule.startswith("rmsprop") else 2) // 3
+    _, got = gradients(Checkpointed(memory=memory), RULES[rule], 40, **options)
+    _, stored = gradients(StoreAll(), RULES[rule], 40, **options)
+    assert all(torch.equal(got[name], stored[name]) for name in stored)
 
 
 class Watched(Adam):
-    """Adam that knows which of the parameter vectors it made are still alive."""
+    """Adam that knows which of the parameter vectors it made are still alive, and which gradients it was given."""
 
-    def __init__(self, made):
+    def __init__(self, made, given=None):
         super().__init__(0.01)
         object.__setattr__(self, "made", made)
+        object.__setattr__(self, "given", [] if given is None else given)
 
-    def step(self, *args):
-        w, slots = super().step(*args)
-        self.made.append(weakref.ref(w))
-        return w, slots
+    def step(self, w, g, *args):
+        after, slots = super().step(w, g, *args)
+        self.made.append(weakref.ref(after))
+        if not any(ref() is g for ref in self.given):
+            self.given.append(weakref.ref(g))
+        return after, slots
 
 
 def alive(made):
     return sum(ref() is not None for ref in made)
 
 
-def kept(adjoint, steps):
-    """Most states alive at an evaluation of the loss, forward or in reverse, but for the initial one."""
-    made, counts = [], []
+def kept(adjoint, steps, product="reverse"):
+    """Most memory held for the trajectory at an evaluation of the loss, forward or in reverse, in thirds of a state.
+
+    The initial state, which the caller holds, is not counted.
+    """
+    made, given, counts = [], [], []
 
     def watching(p, d, step):
-        counts.append(alive(made))
+        counts.append(3 * alive(made) + alive(given))
         return loss(p, d, step)
 
-    final = unroll(watching, params(), data(), optimizer=Watched(made), steps=steps, adjoint=adjoint)
+    final = unroll(
+        watching, params(), data(), optimizer=Watched(made, given), steps=steps, adjoint=adjoint, product=product
+    )
     outer(final).backward()
     return max(counts)
 
 
 def test_stored_keeps_one_state_a_step():
-    assert kept(StoreAll(), 40) - kept(StoreAll(), 20) == 20
+    assert kept(StoreAll(), 40) - kept(StoreAll(), 20) == 3 * 20
 
 
-def test_checkpointed_keeps_sqrt_of_the_steps():
-    # The final parameters, which the caller holds, are one more.
-    assert kept(Checkpointed(), 100) <= math.sqrt(100) + 1
-    assert kept(Checkpointed(memory=6 * STATE), 100) <= 6 + 1
-    assert kept(Checkpointed(every=5), 100) <= 100 / 5 + 5 + 1
+# The final parameters, which the caller holds, are one more state.
+@pytest.mark.parametrize("product", ["reverse", "forward"])
+def test_checkpointed_keeps_sqrt_of_the_steps(product):
+    assert kept(Checkpointed(), 100, product) <= 3 * (math.sqrt(100) + 1)
+    assert kept(Checkpointed(every=5), 100, product) <= 3 * (100 / 5 + 1 + 1 + 1) + 5
+
+
+@pytest.mark.parametrize("states", [2, 3, 4, 6, 10, 20, 33, 40, 101])
+def test_a_memory_budget_is_kept_to(states):
+    schedule = fitted(100, 3 * states, 3)
+    assert isinstance(schedule, Segments) == (10 <= states < 101) and isinstance(schedule, Binomial) == (states < 10)
+    assert kept(Checkpointed(memory=states * STATE), 100) <= 3 * (states + 1)
 
 
 def test_truncated_keeps_its_window():
-    assert kept(Truncated(last=7), 50) <= 7 + 1
+    assert kept(Truncated(last=7), 50) <= 3 * (7 + 1)
 
 
 @pytest.mark.parametrize("adjoint", [StoreAll(), Checkpointed(), Truncated(last=5)], ids=str)
