@@ -229,6 +229,7 @@ CONTENDERS = {
     "Truncated, last T / 5": ours(lambda steps: adjoint.Truncated(last=steps // 5)),
 }
 INEXACT = (PLAIN, PLAIN_CAPTURED, COMPILED, CAPTURED, "Truncated, last T / 5")  # or shown by others
+SHORT = tuple(name for name in CONTENDERS if name != COMPILED)  # those of the sweep, up to T = 200
 LONG = (PLAIN, PLAIN_CAPTURED, HIGHER, STORED, CAPTURED, LEAST)  # those beyond T = 200
 OWN = (PLAIN, PLAIN_CAPTURED, STORED, COMPILED, CAPTURED, LEAST)  # those at the plugin's size
 
@@ -353,15 +354,33 @@ def compete(model, size, steps, names, rounds, options, reference):
     return rows
 
 
-def sweep(model, options):
-    """Small batches at all T. Who failed is not tried with more steps."""
-    size, rows = (options.sequences, options.events), []
-    for steps in options.steps:
-        failed = {row["contender"]: row["failure"] for row in rows if "failure" in row}
-        names = taking_part(CONTENDERS if steps <= OWN_STEPS else LONG, model, options)
-        names = [name for name in names if name not in failed and (name != COMPILED or steps == OWN_STEPS)]
-        rows += compete(model, size, steps, names, 1, options, steps <= options.reference)
-    return rows
+def plan(options):
+    """All competitions, the more telling ones first: model, size, T, contenders, rounds, whether with a reference."""
+    small = (options.sequences, options.events)
+    if options.rounds:
+        for model in options.models:
+            yield model, OWN_SIZE, OWN_STEPS, OWN, options.rounds, False
+    order = [OWN_STEPS, min(STEPS), max(STEPS)]
+    for steps in sorted(options.steps, key=lambda steps: (order.index(steps) if steps in order else len(order), steps)):
+        for model in options.models:
+            yield model, small, steps, SHORT if steps <= OWN_STEPS else LONG, 1, steps <= options.reference
+
+
+def run(options):
+    """Rows of all competitions that begin within the time, and how long compiling took."""
+    began, rows, compiling = time.perf_counter(), [], []
+    for model, size, steps, names, rounds, reference in plan(options):
+        if (time.perf_counter() - began) / 60 > options.minutes:
+            rows.append({"model": model, "size": list(size), "steps": steps, "contender": "all", "rounds": 0})
+            rows[-1]["failure"] = f"not begun within {options.minutes:g} minutes"
+            continue
+        failed = [r["contender"] for r in rows if r["model"] == model and r["steps"] < steps and "failure" in r]
+        names = [name for name in taking_part(names, model, options) if name not in failed]
+        if COMPILED in names:
+            compiling.append({"model": model, "size": size, "seconds": compile_for(model, size, options)})
+            show(model, steps, "compiling", {"cpu": compiling[-1]["seconds"]})
+        rows += compete(model, size, steps, names, rounds, options, reference)
+    return rows, compiling
 
 
 def show(model, steps, name, found):
@@ -395,7 +414,7 @@ def table(results):
     for model in options["models"]:
         rows = [row for row in results["rows"] if row["model"] == model]
         for size in sorted({tuple(row["size"]) for row in rows}, reverse=True):
-            mine = [row for row in rows if tuple(row["size"]) == size]
+            mine = sorted((row for row in rows if tuple(row["size"]) == size), key=lambda row: row["steps"])
             rounds = max(row["rounds"] for row in mine)
             lines += ["", f"## {model}, batches of {size[0]} sequences of {size[1]} events, {rounds} round(s)", ""]
             lines += ["| T | contender | seconds | ratio | memory, MiB | error, float32 | error, float64 |"]
@@ -434,14 +453,12 @@ def must_show(results):
         for size in (own, small):
             where = f"{size[0]} x {size[1]} events, T = 200: time over plain training"
             line(model, f"{where}, StoreAll", 3.5, get(model, size, 200, STORED, "ratio"))
-            if model in options["compiled"]:
+            if model in options["compiled"] and size == own:
                 line(model, f"{where}, StoreAll, Compiled", 3.5, get(model, size, 200, COMPILED, "ratio"))
             line(model, f"{where}, Checkpointed with least memory", 4.5, get(model, size, 200, LEAST, "ratio"))
         where = f"{small[0]} x {small[1]} events, T = 200"
-        for name in (STORED, COMPILED):
-            if name == STORED or model in options["compiled"]:
-                value = over(get(model, small, 200, name, "ratio"), get(model, small, 200, HIGHER, "ratio"))
-                line(model, f"{where}: time over higher's, {name}", 0.6, value)
+        value = over(get(model, small, 200, STORED, "ratio"), get(model, small, 200, HIGHER, "ratio"))
+        line(model, f"{where}: time over higher's, StoreAll", 0.6, value)
         memory = over(get(model, small, 200, LEAST, "memory"), get(model, small, 200, HIGHER, "memory"))
         line(model, f"{where}: memory over higher's, Checkpointed", 0.1, memory)
         grown = [get(model, small, steps, LEAST, "memory") for steps in (10, 1000)]
@@ -469,6 +486,7 @@ def draw(results, path):
             points = [r for r in points if "failure" not in r]
             if not points:
                 continue
+            points.sort(key=lambda r: r["steps"])
             t = [r["steps"] for r in points]
             axes[0, column].plot(t, [r["ratio"] for r in points], marker=mark, label=name)
             axes[1, column].plot(t, [r["memory"] for r in points], marker=mark)
@@ -489,8 +507,9 @@ def main():
     parser.add_argument("--events", type=int, default=11, help="events of such a sequence")
     parser.add_argument("--rounds", type=int, default=3, help="rounds at the plugin's own size; 0 leaves it out")
     parser.add_argument("--compiled", nargs="*", default=["SASRec"], help="models whose loss is also compiled")
-    parser.add_argument("--reference", type=int, default=100, help="largest T with a float64 reference")
+    parser.add_argument("--reference", type=int, default=50, help="largest T with a float64 reference")
     parser.add_argument("--memory", type=float, default=2.25, help="GiB that a contender may take on a CPU")
+    parser.add_argument("--minutes", type=float, default=10, help="after these nothing more is begun")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="folder; results/adjoint or results/adjoint-cuda")
@@ -504,19 +523,12 @@ def main():
         results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     else:
         began = time.perf_counter()
-        state, rows, compiling = {}, [], []
+        state = {}
         for model in options.models:
             on_cpu = argparse.Namespace(**{**vars(options), "device": "cpu"})
             params = Problem(model, (1, 3), 1, on_cpu).params
             state[model] = 3 * sum(p.numel() * p.element_size() for p in params.values()) / 2**20
-            sizes = [(options.sequences, options.events), *([OWN_SIZE] if options.rounds else [])]
-            for size in sizes if model in options.compiled else ():
-                compiling.append({"model": model, "size": size, "seconds": compile_for(model, size, options)})
-                show(model, 2, "compiling", {"cpu": compiling[-1]["seconds"]})
-            if options.rounds:
-                names = taking_part(OWN, model, options)
-                rows += compete(model, OWN_SIZE, OWN_STEPS, names, options.rounds, options, False)
-            rows += sweep(model, options)
+        rows, compiling = run(options)
         results = {
             "command": " ".join(["python", os.path.relpath(__file__, ROOT), *sys.argv[1:]]),
             "options": {k: v for k, v in vars(options).items() if k not in ("out", "draw")},
