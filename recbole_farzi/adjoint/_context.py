@@ -1,6 +1,8 @@
 """The circumstances under which the inner loss is evaluated: the same forward and in reverse."""
 
 import contextlib
+import functools
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Optional
@@ -33,6 +35,7 @@ class Circumstances:
     def entered(self) -> Iterator[None]:
         """Everything that holds for a whole loop; leaves the caller's generators as they were."""
         with contextlib.ExitStack() as stack:
+            _tell(self._device.type)
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if self._autocast:
@@ -65,6 +68,13 @@ class Circumstances:
         if self._device.type == "cuda":
             index = torch.cuda.current_device() if self._device.index is None else self._device.index
             torch.cuda.default_generators[index].manual_seed(seed)
+
+
+@functools.cache
+def _tell(device: str) -> None:
+    """Once for each type of device: the user's layers may be slower here than elsewhere."""
+    kernels = "cuDNN and fused attention" if device == "cuda" else "fused attention"
+    logging.getLogger(__name__).info("inner loops run without %s, which have no second derivative", kernels)
 
 
 def mix(seed: int, step: int) -> int:
