@@ -58,7 +58,11 @@ setup(
         'setuptools<81; python_version < "3.12"',
         *(f'{need}; python_version >= "3.12"' for need in RECBOLE_NEEDS),
     ],
-    extras_require={"test": ["hypothesis>=6.100", "pytest>=7.4"]},
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=7.4"],
+        # For benchmarks/adjoint.py and benchmarks/shortcuts.py: the peers, and what draws.
+        "benchmarks": ["higher>=0.2.1", "matplotlib>=3.8", "torchopt>=0.7.3"],
+    },
     entry_points={"console_scripts": ["run-farzi = recbole_farzi.run:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

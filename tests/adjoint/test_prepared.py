@@ -42,9 +42,9 @@ def test_compiled_gradients_are_those_of_autograd(adjoint):
     assert_close(got, gradients(Unrolled(), ADAM, 7, clip_norm=0.3)[1])
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_every_rule_takes_a_compiled_loss(rule):
-    assert_close(gradients(StoreAll(), rule, 3, inner_loss=traced())[1], gradients(Unrolled(), rule, 3)[1])
+@pytest.mark.parametrize("rule", ["sgd, nesterov, decay", "rmsprop, centred, momentum, decay"])
+def test_other_rules_take_a_compiled_loss(rule):
+    assert_close(gradients(StoreAll(), RULES[rule], 3, inner_loss=traced())[1], gradients(Unrolled(), RULES[rule], 3)[1])
 
 
 def test_batches_and_frozen_parameters():
@@ -93,7 +93,7 @@ def test_a_value_that_is_no_tensor_is_part_of_the_layout():
     [
         (lambda p, d, step: loss(p, d, step) * (1 + step), "step"),
         (lambda p, d, step: F.dropout(d["x"], 0.5).sum() * loss(p, d, step), "random"),
-        (lambda p, d, step: loss(p, d, step) * (2.0 if loss(p, d, step).item() > 0 else 1.0), "as it is"),
+        (lambda p, d, step: loss(p, d, step) * (2.0 if loss(p, d, step).item() > 0 else 1.0), "data-dependent"),
     ],
 )
 def test_a_loss_that_cannot_be_compiled_is_run_as_it_is_and_said_so_once(inner_loss, why, product):
