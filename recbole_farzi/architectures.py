@@ -56,7 +56,7 @@ class _Architecture:
         makers = ContenderFactory(
             self.config, options, self.split, self.factory, self.traits, summary, summary, None, None
         )
-        (compared,), _ = experiment.compare(makers.contenders())
+        compared = experiment.compare(makers.contenders())[0]["contenders"][0]
         return [{key: run[key] for key in ("seed", "seconds", "metrics")} for run in compared["runs"]]
 
 
