@@ -4,13 +4,14 @@
     python benchmarks/adjoint.py                      # writes results/adjoint/: results.json, table.md, figure.svg
     python benchmarks/adjoint.py --device cuda        # the same on a GPU, to results/adjoint-cuda/
     python benchmarks/adjoint.py --draw               # table and figure anew, from results.json
+    python benchmarks/adjoint.py --profile            # where the time goes: profile.md, in half a minute
 
 The inner problem is RecBole's SASRec (as in properties/model/SASRec.yaml) or GRU4Rec (RecBole's own sizes, no dropout)
 with the vocabulary of ML-100K, trained on random soft events by Adam, the loss being the plugin's; the outer loss is a
 fixed linear function of the final parameters, which costs nothing; the meta-gradient is that for the soft events.
 
 Two questions are asked. A sweep over T with small batches, so that the peers fit into memory; there the overhead of an operation
-counts for much. And T = 200 with batches of the plugin's own default size (50 windows of real length, 10 a batch), in
+counts for much. And T = 200 with batches of the plugin's own default size (10 sequences of 51 events), in
 `--rounds` rounds, where the work itself does; the peers would take 7 to 15 GB there and are left out.
 
 Every measurement is a process of its own, forked from one that has imported everything, so that peak memory is the
@@ -388,6 +389,49 @@ def show(model, steps, name, found):
     print(f"{model:8s} T = {steps:4d}  {name:32s} {found.get('failure', values)}", flush=True)
 
 
+def profile(options):
+    """Markdown: what the operations of a forward and of a reverse step are, by PyTorch's profiler."""
+    products = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+    steps = 5
+    lines = [
+        "# Where the time goes",
+        "",
+        f"Made by `python benchmarks/adjoint.py --profile` (PyTorch {torch.__version__}, one thread, `StoreAll`, {steps} steps). "
+        "Milliseconds a step, with the profiler's own overhead, which makes small operations look slower than they are; "
+        "*outside* is autograd's engine, Python, and the release of memory.",
+        "",
+        "| model | events | pass | operations | matrix products, ms | other operations, ms | outside, ms |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for model in options.models:
+        for size in (OWN_SIZE, (options.sequences, options.events)):
+            problem = Problem(model, size, steps, options)
+
+            def forward(data):
+                rule = adjoint.Adam(LR, eps=EPS)
+                final = adjoint.unroll(
+                    problem.loss, problem.params, data, optimizer=rule, steps=steps, batches=problem.batches
+                )
+                return problem.outer(final)
+
+            for _ in range(2):  # the first warms up
+                passes = {}
+                data = problem.data.clone().requires_grad_()
+                with torch.profiler.profile() as passes["forward"]:
+                    value = forward(data)
+                with torch.profiler.profile() as passes["reverse"]:
+                    torch.autograd.grad(value, data)
+            for name, found in passes.items():
+                spent, calls = {"products": 0.0, "others": 0.0, "outside": 0.0}, 0
+                for event in found.key_averages():
+                    kind = "outside" if not event.key.startswith("aten::") else "products" if event.key in products else "others"
+                    spent[kind] += event.self_cpu_time_total / 1e3 / steps
+                    calls += event.count if kind != "outside" else 0
+                cells = " | ".join(f"{value:.1f}" for value in spent.values())
+                lines.append(f"| {model} | {size[0]} x {size[1]} | {name} | {calls // steps} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
 # What is written.
 
 
@@ -513,12 +557,16 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="folder; results/adjoint or results/adjoint-cuda")
+    parser.add_argument("--profile", action="store_true", help="only profile a step, into profile.md")
     parser.add_argument("--draw", action="store_true", help="only make table and figure anew")
     options = parser.parse_args()
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     torch.set_num_threads(options.threads)  # before any work, so that forks share no pool of threads
     out = options.out or ROOT / "results" / ("adjoint" if options.device == "cpu" else "adjoint-cuda")
     out.mkdir(parents=True, exist_ok=True)
+    if options.profile:
+        write_text(out / "profile.md", profile(options))
+        return
     if options.draw:
         results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     else:
@@ -531,7 +579,7 @@ def main():
         rows, compiling = run(options)
         results = {
             "command": " ".join(["python", os.path.relpath(__file__, ROOT), *sys.argv[1:]]),
-            "options": {k: v for k, v in vars(options).items() if k not in ("out", "draw")},
+            "options": {k: v for k, v in vars(options).items() if k not in ("out", "draw", "profile")},
             "environment": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "peers": [
                 f"higher {_version('higher')}" if higher else "higher (not installed)",

@@ -21,7 +21,17 @@ from typing import Optional
 import numpy as np
 import torch
 
-from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, State, StoreAll, Truncated, unroll
+from recbole_farzi.adjoint import (
+    Adam,
+    Captured,
+    Checkpointed,
+    Compiled,
+    NonFiniteError,
+    State,
+    StoreAll,
+    Truncated,
+    unroll,
+)
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, blockwise_mean, rows_in_memory
 from recbole_farzi.memory import is_out_of_memory
 from recbole_farzi.recovery import Recovery
@@ -80,6 +90,9 @@ class Distiller:
 
     def __init__(self, student, judge, start, inner, outer, initial, sequences, seed, teacher=None):
         self.student = student
+        self.inner_loss = lambda params, rows, step: student.soft_loss(rows, params)
+        if outer.kernels != "eager":  # kept: what is compiled or captured is so once
+            self.inner_loss = {"compiled": Compiled, "captured": Captured}[outer.kernels](self.inner_loss)
         self.judge = judge
         self.inner = inner
         self.outer = outer
@@ -286,7 +299,7 @@ class Distiller:
         rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
         adam = Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
         params, state = unroll(
-            lambda params, rows, step: self.student.soft_loss(rows, params),
+            self.inner_loss,
             trajectory.params,
             distributions,
             optimizer=adam,

@@ -29,6 +29,7 @@ PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", 
 BITS = (16, 32)
 UNROLLS = ("last", "random", "windows")
 LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
+KERNELS = ("eager", "compiled", "captured")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
 _LARGEST = 1_000_000_000  # of any number or size that has no bound of its own
 
@@ -85,6 +86,7 @@ class OuterOptions:
     pretrained: float
     checkpoint_every: int
     block: Optional[int]
+    kernels: str
     eval_step: int
     eval_students: int
     stopping_step: int
@@ -174,6 +176,7 @@ def read_options(config):
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),
         checkpoint_every=read.integer("farzi_checkpoint_every", at_least=-1),
         block=read.integer("farzi_outer_block", at_least=1, optional=True),
+        kernels=read.choice("farzi_kernels", KERNELS),
         eval_step=read.integer("farzi_eval_step", at_least=1),
         eval_students=read.integer("farzi_eval_students", at_least=1),
         stopping_step=read.integer("farzi_stopping_step", at_least=1),
@@ -251,7 +254,8 @@ def is_contender(name):
 def option_names():
     """Names of all ``farzi_*`` options."""
     prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
-    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "eval_step", "eval_students", "stopping_step"}
+    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels", "eval_step", "eval_students",
+             "stopping_step"}  # fmt: skip
     return {
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
         for group, prefix in prefixes.items()

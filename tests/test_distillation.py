@@ -1,13 +1,15 @@
 """The outer loop: exact meta-gradients through a RecBole model, exact continuation, bad numbers."""
 
 import copy
+import functools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from recbole_farzi.adjoint import Adam, Checkpointed, State, StoreAll, Unrolled, unroll
+import recbole_farzi.distillation
+from recbole_farzi.adjoint import Adam, Checkpointed, Compiled, State, StoreAll, Unrolled, unroll
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.models import without_dropout
 from recbole_farzi.options import read_options
@@ -98,6 +100,17 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
     assert result.inner_step == 0 and not result.skipped
     for mine, theirs in zip(seen, expected):
         assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "captured"])
+def test_prepared_kernels_give_the_same_summary(make_distiller, monkeypatch, kernels):
+    """Traced and run without code generation, which takes long and which tests/adjoint/test_prepared.py has."""
+    monkeypatch.setattr(recbole_farzi.distillation, "Compiled", functools.partial(Compiled, backend="eager"))
+    eager, prepared = make_distiller(torch.float64), make_distiller(torch.float64, farzi_kernels=kernels)
+    for _ in range(3):
+        assert prepared.step().loss == pytest.approx(eager.step().loss, rel=1e-9)
+    for mine, theirs in zip(prepared.tensors, eager.tensors):
+        assert torch.allclose(mine, theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize("way", ["last", "random"])

@@ -109,9 +109,9 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
-OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_full_data", "farzi_positions"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
+OF_SOME = ["farzi_start", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data", "farzi_positions"]
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
 

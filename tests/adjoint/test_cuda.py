@@ -1,10 +1,12 @@
 """On a CUDA device: the same numbers, the same masks, and no second derivative asked of a fused kernel."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from recbole_farzi.adjoint import Adam, Checkpointed, NonFiniteError, SGD, StoreAll, Unrolled, unroll
+from recbole_farzi.adjoint import Adam, Captured, Checkpointed, NonFiniteError, SGD, StoreAll, Unrolled, unroll
 
 from .problem import assert_close, data, loss, outer, params
 
@@ -92,3 +94,69 @@ def test_the_loop_waits_for_the_device_only_at_its_end():
         assert steps_done == [0, 1, 2, 3] and final is None
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("adjoint", [StoreAll(offload=True), Checkpointed(offload=True), Checkpointed(every=3, offload=True)], ids=str)
+@pytest.mark.parametrize("product", ["reverse", "forward"])
+def test_states_offloaded_to_the_host_come_back_to_the_bit(adjoint, product):
+    grads = []
+    for strategy in (adjoint, StoreAll()):
+        p, d = to_cuda(params()), to_cuda(data())
+        final = unroll(loss, p, d, optimizer=Adam(0.05, eps=1e-3), steps=20, adjoint=strategy, product=product)
+        grads.append(torch.autograd.grad(outer(final), d["x"])[0])
+    assert torch.equal(*grads)
+
+
+def test_offloaded_states_take_no_device_memory():
+    p = {"w": torch.zeros(2**20, device="cuda")}
+
+    def peak(adjoint):
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        x = torch.ones(2**20, device="cuda", requires_grad=True)
+        final = unroll(lambda p, d, step: (p["w"] - d).square().mean(), p, x, optimizer=Adam(), steps=50, adjoint=adjoint)
+        final["w"].sum().backward()
+        return torch.cuda.max_memory_allocated() - before
+
+    assert peak(StoreAll(offload=True)) < peak(StoreAll()) / 3
+
+
+@pytest.mark.parametrize("adjoint", [StoreAll(), Checkpointed(), Checkpointed(every=3)], ids=str)
+def test_captured_derivatives_are_those_of_the_loss(adjoint):
+    """Over two calls with other numbers: a replay must read what it is given, and not write over what was kept."""
+    calls = []
+
+    def counting(p, d, step):
+        calls.append(step)
+        return loss(p, d, step)
+
+    captured = Captured(counting)
+    batches = [torch.tensor([0, t % 6, 5], device="cuda") for t in range(8)]
+    for seed in (0, 1):
+        grads = []
+        for inner_loss in (captured, loss):
+            p, d = to_cuda(params(seed=seed)), to_cuda(data(seed=seed + 5))
+            final = unroll(inner_loss, p, d, optimizer=Adam(0.05, eps=1e-3), steps=8, adjoint=adjoint, batches=batches)
+            grads.append(dict(enumerate(torch.autograd.grad(outer(final), [*p.values(), d["x"], d["y"][0]]))))
+        assert_close(*grads)
+        first = len(calls) if seed == 0 else first
+    assert len(calls) == first  # captured in the first call, replayed since
+
+
+@pytest.mark.parametrize(
+    "inner_loss, why",
+    [
+        (lambda p, d, step: loss(p, d, step) * (1 + step), "step"),
+        (lambda p, d, step: F.dropout(d["x"], 0.5).sum() * loss(p, d, step), "random"),
+        (lambda p, d, step: loss(p, d, step) * (2.0 if loss(p, d, step).item() > 0 else 1.0), ""),
+    ],
+)
+def test_a_loss_that_cannot_be_captured_is_run_as_it_is(inner_loss, why):
+    grads = []
+    for strategy, run in ((StoreAll(), Captured(inner_loss)), (Unrolled(), inner_loss)):
+        p, d = to_cuda(params()), to_cuda(data())
+        with contextlib.nullcontext() if run is inner_loss else pytest.warns(UserWarning, match=f"as it is.*{why}"):
+            final = unroll(run, p, d, optimizer=SGD(0.05), steps=4, adjoint=strategy, seed=1)
+            grads.append({"x": torch.autograd.grad(outer(final), d["x"])[0]})
+    assert_close(*grads)
