@@ -10,15 +10,16 @@ The inner problem is RecBole's SASRec (as in properties/model/SASRec.yaml) or GR
 with the vocabulary of ML-100K, trained on random soft events by Adam, the loss being the plugin's; the outer loss is a
 fixed linear function of the final parameters, which costs nothing; the meta-gradient is that for the soft events.
 
-Two questions are asked. A sweep over T with small batches, so that the peers fit into memory; there the overhead of an operation
-counts for much. And T = 200 with batches of the plugin's own default size (10 sequences of 51 events), in
-`--rounds` rounds, where the work itself does; the peers would take 7 to 15 GB there and are left out.
+Two questions are asked. A sweep over T with small batches, so that the peers fit into memory; there the overhead of an
+operation counts for much. And T = 200 with batches of the plugin's own default size (10 sequences of 51 events), in
+`--rounds` rounds, where the work itself does; the peers, whose memory grows with batch and T, are left out there.
 
 Every measurement is a process of its own, forked from one that has imported everything, so that peak memory is the
-contender's. Contenders take turns, and a ratio is to the plain training steps of the same round; medians are over rounds.
-Times are CPU time (on a GPU: wall time up to a synchronisation), since the wall time of a shared machine says little; it is in
-results.json. On a CPU a contender may take `--memory` GiB above what its process began with; one that wants more is shown
-as "out of memory", and one that fails in another way as that. `Compiled` compiles before the fork; its seconds are shown.
+contender's. Contenders take turns, and a ratio is to the plain training steps of the same round; medians are over
+rounds. Times are CPU time (on a GPU: wall time up to a synchronisation), since the wall time of a shared machine says
+little; it is in results.json. On a CPU a contender may take `--memory` GiB above what its process began with; one that
+wants more is shown as "out of memory", and one that fails in another way as that. `Compiled` compiles before the fork;
+its seconds are shown.
 """
 
 import argparse
@@ -37,14 +38,11 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from recbole_farzi import adjoint  # noqa: E402
-from recbole_farzi.configuration import build_config  # noqa: E402
-from recbole_farzi.soft_events import soft_distributions  # noqa: E402
-from recbole_farzi.storage import write_text  # noqa: E402
-from recbole_farzi.student import Student  # noqa: E402
+from recbole_farzi import adjoint
+from recbole_farzi.configuration import build_config
+from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.storage import write_text
+from recbole_farzi.student import Student
 
 try:
     import higher
@@ -55,6 +53,7 @@ try:
 except ImportError:
     torchopt = None
 
+ROOT = Path(__file__).resolve().parent.parent
 STEPS = (10, 50, 100, 200, 500, 1000)
 OWN_SIZE, OWN_STEPS = (10, 51), 200  # farzi_inner_batch_size, farzi_length
 LR, EPS = 0.005, 1e-5
@@ -396,9 +395,9 @@ def profile(options):
     lines = [
         "# Where the time goes",
         "",
-        f"Made by `python benchmarks/adjoint.py --profile` (PyTorch {torch.__version__}, one thread, `StoreAll`, {steps} steps). "
-        "Milliseconds a step, with the profiler's own overhead, which makes small operations look slower than they are; "
-        "*outside* is autograd's engine, Python, and the release of memory.",
+        f"Made by `python benchmarks/adjoint.py --profile` (PyTorch {torch.__version__}, one thread, `StoreAll`, "
+        f"{steps} steps). Milliseconds a step, with the profiler's own overhead, which makes small operations look "
+        "slower than they are; *outside* is autograd's engine, Python, and the release of memory.",
         "",
         "| model | events | pass | operations | matrix products, ms | other operations, ms | outside, ms |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
@@ -424,7 +423,8 @@ def profile(options):
             for name, found in passes.items():
                 spent, calls = {"products": 0.0, "others": 0.0, "outside": 0.0}, 0
                 for event in found.key_averages():
-                    kind = "outside" if not event.key.startswith("aten::") else "products" if event.key in products else "others"
+                    inside = "products" if event.key in products else "others"
+                    kind = inside if event.key.startswith("aten::") else "outside"
                     spent[kind] += event.self_cpu_time_total / 1e3 / steps
                     calls += event.count if kind != "outside" else 0
                 cells = " | ".join(f"{value:.1f}" for value in spent.values())
@@ -437,19 +437,19 @@ def profile(options):
 
 def table(results):
     """Markdown: for each model the plugin's own size, then the sweep; first of all what is to be shown."""
-    options = results["options"]
+    options, environment = results["options"], results["environment"]
+    compiling = [f"{c['model']} {c['size'][0]} x {c['size'][1]}: {c['seconds']:.0f}" for c in results["compiling"]]
     lines = [
         "# What a meta-gradient costs",
         "",
-        f"Made by `{results['command']}`: Adam at {LR} with eps {EPS}; {options['device'].upper()}, {options['threads']} thread(s), "
-        f"PyTorch {results['environment']['torch']}, {', '.join(results['peers'])}; {results['minutes']:.0f} minutes.",
+        f"Made by `{results['command']}`: Adam at {LR} with eps {EPS}; {options['device'].upper()}, "
+        f"{options['threads']} thread(s), PyTorch {environment['torch']}, {', '.join(results['peers'])}; "
+        f"{results['minutes']:.0f} minutes.",
         "",
-        "*Seconds* are CPU time for one meta-gradient; *ratio* is to as many plain training steps of the same round. *Memory* "
-        f"is the peak above what the process began with; more than {options['memory']} GiB is out of memory. *Errors* are "
-        f"relative, to autograd in float64 (up to T = {options['reference']}): of the float32 gradient, and of the same strategy "
-        "in float64. Compiling took, in CPU seconds: "
-        + (", ".join(f"{c['model']} {c['size'][0]} x {c['size'][1]}: {c['seconds']:.0f}" for c in results["compiling"]) or "-")
-        + ".",
+        "*Seconds* are CPU time for one meta-gradient; *ratio* is to as many plain training steps of the same round. "
+        f"*Memory* is the peak above what the process began with; more than {options['memory']} GiB is out of memory. "
+        f"*Errors* are relative, to autograd in float64 (up to T = {options['reference']}): of the float32 gradient, and "
+        f"of the same contender in float64. Compiling took, in CPU seconds: {', '.join(compiling) or '-'}.",
         "",
         "## What must show",
         "",

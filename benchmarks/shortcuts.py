@@ -4,9 +4,9 @@
     python benchmarks/shortcuts.py          # writes results/shortcuts/: results.json, tables.md, figure.svg
     python benchmarks/shortcuts.py --draw   # tables and figure anew, from results.json
 
-The problem: RecBole's SASRec (properties/model/SASRec.yaml, without dropout) on ML-100K. The inner data are spectral soft
-events (10 sequences, 2 a batch), the outer loss is the cross-entropy of 16 real windows, the meta-gradient is that for the soft
-events. Adam at learning rate 0.005. "Exact" is this package's `StoreAll` in float64 on the same problem, unless said otherwise.
+The problem: RecBole's SASRec (properties/model/SASRec.yaml, without dropout) on ML-100K. The inner data are spectral
+soft events (10 sequences, 2 a batch), the outer loss is the cross-entropy of 16 real windows, the meta-gradient is that
+for the soft events. Adam at learning rate 0.005. "Exact" is this package's `StoreAll` in float64 on the same problem.
 """
 
 import argparse
@@ -21,17 +21,15 @@ from unittest import mock
 import numpy as np
 import torch
 
+from recbole_farzi.adjoint import Adam, NonFiniteError, StoreAll, unroll
+from recbole_farzi.adjoint._trajectory import Snapshot, Trajectory
+from recbole_farzi.configuration import build_config
+from recbole_farzi.data import load_split
+from recbole_farzi.starts import pick_windows, spectral_start
+from recbole_farzi.storage import write_text
+from recbole_farzi.student import Student
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from recbole_farzi.adjoint import Adam, NonFiniteError, StoreAll, unroll  # noqa: E402
-from recbole_farzi.adjoint._trajectory import Snapshot, Trajectory  # noqa: E402
-from recbole_farzi.configuration import build_config  # noqa: E402
-from recbole_farzi.data import load_split  # noqa: E402
-from recbole_farzi.starts import pick_windows, spectral_start  # noqa: E402
-from recbole_farzi.storage import write_text  # noqa: E402
-from recbole_farzi.student import Student  # noqa: E402
-
 LR = 0.005
 SEQUENCES, BATCH, EVENTS = 10, 2, 21
 LENGTHS = (5, 10, 20, 50, 100)
@@ -42,7 +40,8 @@ class Problem:
     """Soft events, initial parameters, inner and outer loss in one precision."""
 
     def __init__(self, model, dtype):
-        config, model_class = build_config(model, "ml-100k", (), {"show_progress": False, "state": "ERROR", "use_gpu": False})
+        quiet = {"show_progress": False, "state": "ERROR", "use_gpu": False}
+        config, model_class = build_config(model, "ml-100k", (), quiet)
         split = load_split(config)
         rng = np.random.default_rng(0)
         windows = pick_windows(split.sequences, SEQUENCES, EVENTS, rng)
@@ -81,7 +80,7 @@ class Problem:
         return gradient.double() if torch.isfinite(gradient).all() else None
 
     def by_step(self, rule, steps, **options):
-        """Each step's own contribution to the exact meta-gradient, and where it goes: [T, batch, events, V], [T, batch]."""
+        """Each step's own part of the exact meta-gradient, [T, batch, events, V], and whose it is, [T, batch]."""
         rows = torch.stack(self.batches[:steps])
         data = self.data[rows.flatten()].clone().requires_grad_()  # every step reads rows of its own
         own = torch.arange(rows.numel()).view_as(rows)
@@ -113,7 +112,8 @@ class OwnStepAlone(Adam):
 class InPlace(Trajectory):
     """Shortcut: nothing is stored; Adam is run backwards from the last (w, m, v), v clamped at 0.
 
-    w' = w + lr (m / c1) / (sqrt(v / c2) + eps);  g at w';  m' = (m - (1 - b1) g) / b1;  v' = max((v - (1 - b2) g^2) / b2, 0)
+    w' = w + lr (m / c1) / (sqrt(v / c2) + eps);  g: the gradient at w'
+    m' = (m - (1 - b1) g) / b1;  v' = max((v - (1 - b2) g^2) / b2, 0)
     """
 
     lost = []  # for each step back, the distance from the true parameters over how far they have moved
@@ -163,7 +163,8 @@ def moments(problem):
         for steps in LENGTHS:
             exact = problem.gradient(Adam(LR, eps=eps), steps)
             for name, rule in (("first moment alone", FirstMomentAlone), ("own step alone", OwnStepAlone)):
-                rows.append({"eps": eps, "steps": steps, "what": name, **compare(problem.gradient(rule(LR, eps=eps), steps), exact)})
+                found = compare(problem.gradient(rule(LR, eps=eps), steps), exact)
+                rows.append({"eps": eps, "steps": steps, "what": name, **found})
                 print(rows[-1], flush=True)
     return rows
 
@@ -277,7 +278,8 @@ def draw(results, path):
             lost = [x if x is not None else np.nan for x in row["lost"]]
             style = "-" if row["dtype"] == "float64" else ":"
             colour = {1e-8: "C0", 1e-5: "C1", 1e-4: "C2"}[row["eps"]]
-            middle.plot(range(1, len(lost) + 1), np.maximum(lost, 1e-17), style, color=colour, label=f"{row['dtype']}, eps {row['eps']:g}")
+            label = f"{row['dtype']}, eps {row['eps']:g}"
+            middle.plot(range(1, len(lost) + 1), np.maximum(lost, 1e-17), style, color=colour, label=label)
     middle.set(
         title=f"Adam backwards in place, T = {LENGTHS[-1]}", yscale="log", xlabel="steps back", ylim=(1e-17, 1e4),
         ylabel="error of the parameters, over their way",

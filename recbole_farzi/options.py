@@ -254,8 +254,8 @@ def is_contender(name):
 def option_names():
     """Names of all ``farzi_*`` options."""
     prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
-    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels", "eval_step", "eval_students",
-             "stopping_step"}  # fmt: skip
+    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
+             "eval_step", "eval_students", "stopping_step"}  # fmt: skip
     return {
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
         for group, prefix in prefixes.items()

@@ -35,8 +35,8 @@ True
 0
 
 What is here: one verb, `unroll`; update rules (`Adam`, `AdamW`, `SGD`, `RMSprop`, `Adagrad`); strategies
-(`StoreAll`, `Checkpointed`, `Truncated`, `Unrolled`); `Compiled` and `Captured`, for losses that are differentiated many
-times; the optimiser's `State`; errors, all of which are `AdjointError`.
+(`StoreAll`, `Checkpointed`, `Truncated`, `Unrolled`); `Compiled` and `Captured`, for losses that are differentiated
+many times; the optimiser's `State`; errors, all of which are `AdjointError`.
 """
 
 from ._adagrad import Adagrad

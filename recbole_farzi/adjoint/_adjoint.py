@@ -125,15 +125,15 @@ class StoreAll(Adjoint):
 class Checkpointed(Adjoint):
     """Keep some states, and recompute the rest: exact, to the last bit the same as `StoreAll`.
 
-    Prefer it where T states do not fit. A step is recomputed once at most, if there is room for 0.85 sqrt(T) states:
+    Prefer it where T states do not fit. A step is recomputed once at most, given room for about sqrt(T) states:
     of the segment that is being reversed the *gradients* are kept (one vector a step, where a state of Adam is three)
     and its states follow from them by element-wise updates, without the loss. Three ways to say how much is kept:
 
     * `every=k`: every k-th state, and the gradients of one segment: T / k states and k + O(log k) vectors; time at
       most T (2 F + P).
     * `memory=bytes`: what fits into the budget, in the layout that is soonest done: all states (nothing is recomputed),
-      all gradients (a third of that for Adam; nothing but element-wise updates is recomputed), segments as above, or, in
-      less room than those need, states alone by the binomial schedule (Griewank and Walther 2000, "Algorithm 799:
+      all gradients (a third of that for Adam; nothing but element-wise updates is recomputed), segments as above, or,
+      in less room than those need, states alone by the binomial schedule (Griewank and Walther 2000, "Algorithm 799:
       revolve"), by which two states will do, slowly. The budget is for the trajectory; a step's own working set (its
       autograd graph, the adjoints) comes on top, as with any strategy.
     * neither: as `memory`, with room for sqrt(T) states.

@@ -16,8 +16,8 @@ class Captured(PreparedLoss):
 
     For small models on a GPU, where launching the kernels takes longer than they do. The kernels are those of the
     uncaptured loss, and so are the results. The loss must launch the same kernels on the same shapes at every step, and
-    must not wait for the device (`.item()`, `nonzero`). Each layout holds the memory of one gradient and one pair of products.
-    On other devices this is the loss itself.
+    must not wait for the device (`.item()`, `nonzero`). Each layout holds the memory of one gradient and one pair of
+    products. On other devices this is the loss itself.
     """
 
     def _applies(self, device: torch.device) -> bool:

@@ -13,10 +13,9 @@ from ._prepared import Loss, PreparedLoss
 class Compiled(PreparedLoss):
     """A loss whose gradient and products are traced and compiled, each once.
 
-    Worth it for many calls on a loss of large element-wise parts: for RecBole's SASRec on a CPU the gradient takes about
-    0.7, the products 0.65 to 0.7 of the time (`benchmarks/adjoint.py`); compiling takes half a minute of CPU time, or
-    a few seconds where PyTorch finds its cache of an earlier run. A loss that loops over time in Python (an RNN) compiles for
-    minutes. It needs what `torch.compile` needs: on a CPU a C++ compiler. Gradients agree with uncompiled ones to rounding.
+    Worth it for many calls on a loss with large element-wise parts (`benchmarks/adjoint.py` has figures for RecBole's
+    SASRec); compiling took about 45 seconds of CPU time there. It needs what `torch.compile` needs: on a CPU a C++
+    compiler. Gradients agree with uncompiled ones to rounding.
 
     Args:
         loss: as for `unroll`.

@@ -117,4 +117,5 @@ class AnyStep:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__ = _refuse  # type: ignore[assignment]
-    __int__ = __float__ = __index__ = __hash__ = __str__ = __repr__ = __format__ = __getattr__ = _refuse  # type: ignore[assignment]
+    __int__ = __float__ = __index__ = __hash__ = _refuse  # type: ignore[assignment]
+    __str__ = __repr__ = __format__ = __getattr__ = _refuse  # type: ignore[assignment]

@@ -119,9 +119,9 @@ def every(length: int, k: int) -> Segments:
 def fitted(length: int, room: int, vectors: int) -> "Schedule | Segments":
     """What reverses `length` steps soonest within a memory of `room` vectors, where a state is `vectors` of them.
 
-    Either states alone (`Every(1)` if all fit, else `Binomial`), or `Segments`: with i segments begun, i states are held,
-    the spare ones, and the one that is being advanced; what is left of the room is gradients. So earlier segments may be
-    longer, each step is evaluated twice at most, and those of the last segment once.
+    Either states alone (`Every(1)` if all fit, else `Binomial`), or `Segments`: with i segments begun, i states are
+    held, the spare ones, and the one that is being advanced; what is left of the room is gradients. So earlier
+    segments may be longer, each step is evaluated twice at most, and those of the last segment once.
     """
     if room >= (length + 1) * vectors:
         return Every(1)

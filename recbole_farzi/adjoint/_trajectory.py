@@ -63,7 +63,8 @@ class Chain:
         if not self.offloads or here.w.device.type != "cuda":
             return here
         # One stream: the copy comes after what it copies, and before any copy back. Nobody waits.
-        w, *slots = (torch.empty_like(x, device="cpu", pin_memory=True).copy_(x, non_blocking=True) for x in _tensors(here))
+        held = [torch.empty_like(x, device="cpu", pin_memory=True) for x in _tensors(here)]
+        w, *slots = (there.copy_(x, non_blocking=True) for there, x in zip(held, _tensors(here)))
         return Snapshot(here.at, w, tuple(slots), here.g)
 
     def fetched(self, here: Snapshot) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Losses whose derivatives are compiled or captured: the same numbers, prepared once, or run as they are and said so."""
+"""Losses whose derivatives are compiled or captured: the same numbers, prepared once, or run as they are."""
 
 import shutil
 import warnings
@@ -44,7 +44,8 @@ def test_compiled_gradients_are_those_of_autograd(adjoint):
 
 @pytest.mark.parametrize("rule", ["sgd, nesterov, decay", "rmsprop, centred, momentum, decay"])
 def test_other_rules_take_a_compiled_loss(rule):
-    assert_close(gradients(StoreAll(), RULES[rule], 3, inner_loss=traced())[1], gradients(Unrolled(), RULES[rule], 3)[1])
+    got = gradients(StoreAll(), RULES[rule], 3, inner_loss=traced())[1]
+    assert_close(got, gradients(Unrolled(), RULES[rule], 3)[1])
 
 
 def test_batches_and_frozen_parameters():
