@@ -37,6 +37,7 @@ import traceback
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from recbole_farzi import adjoint
 from recbole_farzi.configuration import build_config
@@ -389,18 +390,19 @@ def show(model, steps, name, found):
 
 
 def profile(options):
-    """Markdown: what the operations of a forward and of a reverse step are, by PyTorch's profiler."""
+    """Markdown: operations and their arithmetic, forward and in reverse (counted), and shares of the time (profiled)."""
     products = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
     steps = 5
     lines = [
         "# Where the time goes",
         "",
         f"Made by `python benchmarks/adjoint.py --profile` (PyTorch {torch.__version__}, one thread, `StoreAll`, "
-        f"{steps} steps). Milliseconds a step, with the profiler's own overhead, which makes small operations look "
-        "slower than they are; *outside* is autograd's engine, Python, and the release of memory.",
+        f"{steps} steps). Operations and the floating-point operations of matrix products are counts, a step. Shares of "
+        "the time are the profiler's, whose own overhead makes small operations look slower than they are; *outside* is "
+        "autograd's engine, Python, and the release of memory.",
         "",
-        "| model | events | pass | operations | matrix products, ms | other operations, ms | outside, ms |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+        "| model | events | pass | operations | matrix products, MFLOP | share of time | other operations | outside |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for model in options.models:
         for size in (OWN_SIZE, (options.sequences, options.events)):
@@ -413,22 +415,25 @@ def profile(options):
                 )
                 return problem.outer(final)
 
-            for _ in range(2):  # the first warms up
-                passes = {}
-                data = problem.data.clone().requires_grad_()
-                with torch.profiler.profile() as passes["forward"]:
-                    value = forward(data)
-                with torch.profiler.profile() as passes["reverse"]:
-                    torch.autograd.grad(value, data)
+            data, passes, flops = problem.data.clone().requires_grad_(), {}, {}
+            with FlopCounterMode(display=False) as flops["forward"]:
+                value = forward(data)
+            with FlopCounterMode(display=False) as flops["reverse"]:
+                torch.autograd.grad(value, data)
+            with torch.profiler.profile() as passes["forward"]:
+                value = forward(data)
+            with torch.profiler.profile() as passes["reverse"]:
+                torch.autograd.grad(value, data)
             for name, found in passes.items():
                 spent, calls = {"products": 0.0, "others": 0.0, "outside": 0.0}, 0
                 for event in found.key_averages():
                     inside = "products" if event.key in products else "others"
                     kind = inside if event.key.startswith("aten::") else "outside"
-                    spent[kind] += event.self_cpu_time_total / 1e3 / steps
+                    spent[kind] += event.self_cpu_time_total
                     calls += event.count if kind != "outside" else 0
-                cells = " | ".join(f"{value:.1f}" for value in spent.values())
-                lines.append(f"| {model} | {size[0]} x {size[1]} | {name} | {calls // steps} | {cells} |")
+                cells = [str(calls // steps), f"{flops[name].get_total_flops() / 1e6 / steps:.0f}"]
+                cells += [f"{value / sum(spent.values()):.0%}" for value in spent.values()]
+                lines.append(f"| {model} | {size[0]} x {size[1]} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -102,12 +102,12 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
         assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
 
 
-@pytest.mark.parametrize("kernels", ["compiled", "captured"])
+@pytest.mark.parametrize("kernels", [pytest.param("compiled", marks=pytest.mark.slow), "captured"])
 def test_prepared_kernels_give_the_same_summary(make_distiller, monkeypatch, kernels):
     """Traced and run without code generation, which takes long and which tests/adjoint/test_prepared.py has."""
     monkeypatch.setattr(recbole_farzi.distillation, "Compiled", functools.partial(Compiled, backend="eager"))
     eager, prepared = make_distiller(torch.float64), make_distiller(torch.float64, farzi_kernels=kernels)
-    for _ in range(3):
+    for _ in range(2):
         assert prepared.step().loss == pytest.approx(eager.step().loss, rel=1e-9)
     for mine, theirs in zip(prepared.tensors, eager.tensors):
         assert torch.allclose(mine, theirs, rtol=1e-6)
