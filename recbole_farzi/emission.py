@@ -127,7 +127,7 @@ def load_summary(directory):
             float(recipe["temperature"]),
         )
     except (ValueError, TypeError, OverflowError, RuntimeError, IndexError, KeyError, DataError) as error:
-        raise StorageError(f"the soft files in {directory} are damaged: {error}") from error
+        raise StorageError(f"the soft files in {directory} are damaged: {' '.join(str(error).split())}") from error
     tokens = items["item_id:token"].tolist()
     if summary_digest(summary) != recipe.get("summary_sha256") or digest(tokens) != recipe.get("items_sha256"):
         raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
@@ -245,7 +245,7 @@ def _read_table(path, columns):
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise StorageError(f"cannot read {path}: {error}") from error
+        raise StorageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if list(table.columns) != columns or table.empty or not isinstance(table.index, pd.RangeIndex):
         raise StorageError(f"{path} is no file of this plugin: it should have columns {', '.join(columns)}")
     return table
