@@ -125,7 +125,7 @@ def cold_start_report(
     return {"results": results, "rows": rows, "report_path": None if directory is None else Path(directory)}
 
 
-def report_on_checkpoints(files, config_files=(), overrides=None, command=None):
+def report_on_checkpoints(files, config_files=(), overrides=None, command=None, trust=False):
     """:func:`cold_start_report` of RecBole checkpoints (``saved/*.pth``): model, data and split come from their own
     settings.
 
@@ -136,17 +136,18 @@ def report_on_checkpoints(files, config_files=(), overrides=None, command=None):
         config_files: property files that change settings.
         overrides: dict of option to value; wins over everything.
         command: how to make the report again, for the record.
+        trust: whether a checkpoint that needs it may run code; see :func:`recbole_farzi.compat.load_checkpoint`.
 
     Returns:
         As :func:`cold_start_report`.
 
     Raises:
-        StorageError: a file is missing, or no RecBole checkpoint that can be read without running code.
+        StorageError: a file is missing, or no RecBole checkpoint, or needs to be trusted and is not.
         DataError: a checkpoint was trained on another dataset, or does not fit this one.
         OptionError, ModelError
     """
     register_metrics()
-    saved = [(Path(file), *_read(file)) for file in files]
+    saved = [(Path(file), *_read(file, trust)) for file in files]
     first_file, first, _ = saved[0]
     for file, settings, _ in saved[1:]:
         for name in _OF_DATA:
@@ -227,10 +228,10 @@ def _evaluated(config, model, number, train_data, test_data, counts, options):
     return Run(number, None, evaluation)
 
 
-def _read(file):
+def _read(file, trust):
     """The settings and the state of a checkpoint: ``(plain values, dict)``."""
     try:
-        saved = load_checkpoint(file, map_location="cpu")
+        saved = load_checkpoint(file, map_location="cpu", trust=trust)
         settings = saved["config"].final_config_dict
         state = {"state_dict": dict(saved["state_dict"]), "other_parameter": saved.get("other_parameter")}
         if not isinstance(settings, dict) or not isinstance(settings.get("dataset"), str):

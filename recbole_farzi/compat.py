@@ -402,8 +402,8 @@ def _without_classes(state):
     return state
 
 
-def load_checkpoint(file, map_location="cpu"):
-    """Read a RecBole checkpoint without running anything that it says.
+def load_checkpoint(file, map_location="cpu", trust=False):
+    """Read a RecBole checkpoint without running anything that it says, unless it is trusted.
 
     ``torch.load(..., weights_only=True)`` first. A checkpoint that plain RecBole wrote is beyond it (pickle protocol
     4); such a file is read by an unpickler that builds tensors, arrays, RecBole's ``Config`` and its enumerations, and
@@ -413,6 +413,8 @@ def load_checkpoint(file, map_location="cpu"):
     Args:
         file (str or os.PathLike): path of the checkpoint.
         map_location: as for ``torch.load``.
+        trust (bool): whether a checkpoint that needs more than the allow-list may run what it says, as any pickle
+            can: with the rights of this process. A warning says of which file, and what it called.
 
     Returns:
         dict: the checkpoint (``config``, ``epoch``, ``state_dict``, ``optimizer``, ...).
@@ -434,12 +436,29 @@ def load_checkpoint(file, map_location="cpu"):
     except Exception:
         # An unsupported protocol and a damaged file look the same here; the second reader tells them apart.
         pass
+    reader = _restricted_pickle()
     try:
-        state = torch.load(file, map_location=map_location, pickle_module=_restricted_pickle(), weights_only=False)
-        return _without_classes(state)
+        return _without_classes(torch.load(file, map_location=map_location, pickle_module=reader, weights_only=False))
     except Exception as error:
         # A hostile or damaged pickle can fail in any way while it is read.
-        raise StorageError(f"{os.fspath(file)}: not a RecBole checkpoint that can be read safely: {error}") from error
+        if trust and reader.refused:
+            return _trusted(file, map_location, reader.refused[0])
+        told = f"{os.fspath(file)}: not a RecBole checkpoint that can be read safely: {' '.join(str(error).split())}"
+        if reader.refused:
+            told += "; if you trust who made it with all that you may do here, say --trust-checkpoint"
+        raise StorageError(told) from error
+
+
+def _trusted(file, map_location, wants):
+    """A checkpoint as a plain pickle, which runs what it says."""
+    import torch
+
+    _logger.warning("%s is trusted: it calls %s, and may call anything", os.fspath(file), wants)
+    try:
+        return _without_classes(torch.load(file, map_location=map_location, weights_only=False))
+    except Exception as error:  # of any type: it is the file's own code
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StorageError(f"{os.fspath(file)}: cannot be read even with trust: {reason}") from error
 
 
 def _check_archive(file):
@@ -454,7 +473,8 @@ def _check_archive(file):
 
 
 def _restricted_pickle():
-    """A stand-in for the ``pickle`` module whose unpickler knows an allow-list and nothing else.
+    """A stand-in for the ``pickle`` module whose unpickler knows an allow-list and nothing else; what was called beyond
+    that, and refused, is in its list ``refused``.
 
     ``find_class`` hands out functions and classes made for this one call, or immutable built-in types, because a
     pickle may also set attributes of what it has been given.
@@ -481,7 +501,7 @@ def _restricted_pickle():
             if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
                 return getattr(torch, name)
             if path not in allowed:
-                return type(name, (_NamedOnly,), {"path": path})
+                return type(name, (_NamedOnly,), {"path": path, "refused": pickle_module.refused})
             made = allowed[path]
             if not isinstance(made, type) or issubclass(made, enum.Enum):
                 return lambda *args: made(*args)
@@ -489,6 +509,7 @@ def _restricted_pickle():
 
     pickle_module = types.ModuleType("restricted_pickle")
     pickle_module.Unpickler = Unpickler
+    pickle_module.refused = []
     return pickle_module
 
 
@@ -498,9 +519,10 @@ _IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, Include/object.h
 class _NamedOnly:
     """Takes the place of a class or function that is not allowed: may be named, not called."""
 
-    path = None
+    path, refused = None, ()
 
     def __new__(cls, *args, **kwargs):
+        cls.refused.append(cls.path)
         raise pickle.UnpicklingError(f"it wants to call {cls.path}")
 
 

@@ -100,13 +100,13 @@ def remake_report(directory):
     print(f"Report: {Path(directory) / 'report.html'}")
 
 
-def report_on(checkpoints, config_files, overrides):
+def report_on(checkpoints, config_files, overrides, trust=False):
     """``--cold_start FILE ...``: a report on RecBole checkpoints; nothing is distilled."""
     from recbole_farzi.cold_start import report_on_checkpoints
     from recbole_farzi.provenance import command_line
     from recbole_farzi.report import terminal_table
 
-    out = report_on_checkpoints(checkpoints, config_files, overrides, command_line())
+    out = report_on_checkpoints(checkpoints, config_files, overrides, command_line(), trust)
     print(terminal_table(out["results"], out["rows"]))
     print(f"Report: {out['report_path'] / 'report.html'}")
 
@@ -130,6 +130,7 @@ class Arguments(NamedTuple):
     students: list
     cold_start: list
     report: Optional[str]
+    trust_checkpoint: bool = False
 
 
 def parse_arguments(arguments):
@@ -165,18 +166,39 @@ def parse_arguments(arguments):
         "--cold_start", nargs="+", default=[], metavar="CHECKPOINT", help="distil nothing: report on these RecBole "
         "checkpoints, whole and from cold to warm",
     )  # fmt: skip
+    parser.add_argument(
+        "--trust_checkpoint", "--trust-checkpoint", action="store_true", help="with --cold_start: a checkpoint that holds "
+        "more than weights and settings may run the code that it names",
+    )  # fmt: skip
     parser.add_argument("--report", metavar="FOLDER", help="train nothing: make the report in this folder again")
+    trust, arguments = _switch("trust_checkpoint", arguments)
     known, rest = parser.parse_known_args(arguments)
     files = [name for text in known.config_files for name in text.split()]
     overrides = parse_overrides(rest)
     given = [name for name in ("cold_start", "report", "students") if getattr(known, name)]
     if len(given) > 1:
         raise OptionError(f"give one of {', '.join(f'--{name}' for name in given)}")
+    if trust and given != ["cold_start"]:
+        raise OptionError("--trust_checkpoint is for the checkpoints of --cold_start")
     if given == ["report"] and (known.model or known.dataset or files or overrides):
         raise OptionError("--report makes a report from what was saved; it takes no other argument")
     if given == ["cold_start"] and (known.model or known.dataset):
         raise OptionError("--cold_start takes model and dataset from the checkpoints; leave out -m and -d")
-    return Arguments(known.model, known.dataset, files, overrides, known.students, known.cold_start, known.report)
+    return Arguments(known.model, known.dataset, files, overrides, known.students, known.cold_start, known.report, trust)
+
+
+def _switch(name, arguments):
+    """Take ``--NAME``, ``--NAME=True`` or ``--NAME=False`` (``-`` as good as ``_``) out of the arguments: ``(on, others)``."""
+    on, others = False, []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if key.replace("-", "_") != f"__{name}":
+            others.append(argument)
+        elif text.lower() in ("true", "false") or not equals:
+            on = text.lower() != "false"
+        else:
+            raise OptionError(f"option {name}={text} must be True or False")
+    return on, others
 
 
 def main(arguments=None):
@@ -189,7 +211,7 @@ def main(arguments=None):
         if given.report:
             remake_report(given.report)
         elif given.cold_start:
-            report_on(given.cold_start, given.config_files, given.overrides)
+            report_on(given.cold_start, given.config_files, given.overrides, given.trust_checkpoint)
         elif given.students:
             run_students(models or [None], given.students, *settings)
         elif len(models) > 1:

@@ -13,6 +13,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
+from recbole_farzi.curves import Curves
 from recbole_farzi.errors import DataError, DivergenceError, StorageError
 from recbole_farzi.interactions import cut_rows, prefix_rows
 from recbole_farzi.metrics import RowCollector
@@ -54,6 +55,7 @@ class RowTrainer(Trainer):
 
     def __init__(self, config, model):
         super().__init__(config, model)
+        self.tensorboard = Curves(self.tensorboard)
         self.eval_collector = RowCollector(config)
         self.student = None
         self._every_position = config["farzi_positions"] == "every"

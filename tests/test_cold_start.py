@@ -180,7 +180,60 @@ def test_texts_of_a_checkpoint_are_not_run(plain, workplace):
     assert not (workplace / "made").exists()
 
 
+class Runs:
+    """Pickles to making a folder, which stands for any code."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("spelling", ["--trust-checkpoint", "--trust_checkpoint", "--trust-checkpoint=True"])
+def test_a_checkpoint_that_needs_trust_runs_its_code_only_with_the_users_word(plain, workplace, capsys, caplog, spelling):
+    config, train, valid, test = plain()
+    good, _ = saved(config, SASRec(config, train.dataset), train, valid)
+    made = workplace / "made"
+    torch.save({**torch.load(good, weights_only=False), "extra": Runs(made)}, "extra.pth", pickle_protocol=4)
+    argv = ["--cold_start", "extra.pth", "--use_gpu=False", "--show_progress=False"]
+    for untrusted in (argv, [*argv, "--trust_checkpoint=False"]):
+        assert main(untrusted) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "it wants to call" in error and error.rstrip().endswith("say --trust-checkpoint")
+        assert not made.exists() and not (workplace / "report").exists()
+    assert main([*argv, spelling]) == 0
+    assert made.is_dir() and (workplace / "report" / "tiny-cold-start" / "results.json").is_file()
+    assert [m for m in caplog.messages if "extra.pth is trusted: it calls" in m and "mkdir" in m]
+
+
+def test_a_checkpoint_that_needs_no_trust_is_not_given_any(plain, workplace, monkeypatch):
+    config, train, valid, test = plain()
+    good, _ = saved(config, SASRec(config, train.dataset), train, valid)
+    monkeypatch.setattr("recbole_farzi.compat._trusted", None)
+    overrides = {"show_progress": False, "use_gpu": False}
+    out = report_on_checkpoints([good], overrides=overrides, trust=True)
+    assert out["results"]["contenders"][0]["key"] == "SASRec"
+    (workplace / "cut.pth").write_bytes(Path(good).read_bytes()[:-100])
+    with pytest.raises(StorageError) as caught:  # damaged, which trust does not mend
+        report_on_checkpoints(["cut.pth"], overrides=overrides, trust=True)
+    assert "--trust" not in str(caught.value)
+
+
+def test_a_trusted_checkpoint_that_fails_is_one_line(workplace, capsys):
+    (workplace / "made").mkdir()
+    torch.save({"config": Runs(workplace / "made"), "state_dict": {}}, "harm.pth")
+    assert main(["--cold_start", "harm.pth", "--trust-checkpoint"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "harm.pth: cannot be read even with trust: FileExistsError" in error
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (["--trust-checkpoint"], "--trust_checkpoint is for the checkpoints of --cold_start"),
+    (["--trust_checkpoint", "-d", "tiny"], "--trust_checkpoint is for the checkpoints of --cold_start"),
+    (["--cold_start", "x", "--trust-checkpoint=perhaps"], "option trust_checkpoint=perhaps must be True or False"),
     (["--report", "x", "--cold_start", "y"], "give one of --cold_start, --report"),
     (["--report", "x", "--topk=[3]"], "takes no other argument"),
     (["--cold_start", "x", "-d", "tiny"], "leave out -m and -d"),

@@ -97,7 +97,7 @@ def test_a_missing_and_a_broken_property_file(fails, arguments, workplace):
 def test_several_property_files(workplace):
     for given in (["a.yaml b.yaml"], ["a.yaml", "b.yaml"]):
         found = parse_arguments(["--config_files", *given, "--epochs=3"])
-        assert found == ([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [], [], None)
+        assert found == ([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [], [], None, False)
 
 
 @pytest.mark.parametrize("place", ["out", "report", "saved", "log", "log_tensorboard"])
