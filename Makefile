@@ -1,5 +1,6 @@
 # make run    the whole job on ML-100K; options go in ARGS:  make run ARGS="-m GRU4Rec -d ml-100k"
-# make test   the tests;                                     make test ARGS="tests/test_compat.py -k numpy"
+# make test   the tests, a worker a processor, 4 at most;    make test ARGS="tests/test_compat.py -k numpy"
+#             in one process, as pytest alone runs them:     make test WORKERS= ARGS="--pdb"
 # make clean  removes the environment and what Python leaves behind; results and datasets stay
 #
 # Either of the first two makes the environment, .venv, when it is absent or when what it is made from has changed.
@@ -8,12 +9,14 @@
 PYTHON = python3
 VENV = .venv
 ARGS =
+# One thread each: the tests' tensors are too small to share. A worker takes about 1 GB.
+WORKERS = --numprocesses logical --maxprocesses 4 --dist worksteal
 
 run: $(VENV)/.installed
 	$(VENV)/bin/python run_farzi.py $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(WORKERS) $(ARGS)
 
 # On Python 3.12 and newer RecBole is installed without its requirements (setup.py says why), so that `pip check` could
 # only repeat that Ray is absent.

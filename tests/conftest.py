@@ -1,5 +1,7 @@
 """Fixtures that all tests share: a tiny dataset, options with which every stage takes a moment, a place to work in."""
 
+import contextlib
+import functools
 import logging
 import sys
 
@@ -20,19 +22,32 @@ def same_random_numbers():
         yield
 
 
+@contextlib.contextmanager
+def _working_in(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "stdout", sys.stdout)  # RecBole's logger has colorama replace both
+        patch.setattr(sys, "stderr", sys.stderr)
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        yield folder
+        for handler in [h for h in root.handlers if h not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.setLevel(level)
+
+
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
+def workplace(tmp_path):
     """The test runs in its own folder, where RecBole leaves ``log/``, ``saved/``, ...; logging is as before afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # RecBole's logger has colorama replace both
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield tmp_path
-    for handler in [h for h in root.handlers if h not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.setLevel(level)
+    with _working_in(tmp_path):
+        yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def work_in():
+    """Context manager of a folder that makes it what ``workplace`` is, for fixtures that many tests share."""
+    return _working_in
 
 
 @pytest.fixture(scope="session")
@@ -50,18 +65,18 @@ def tiny_events():
     return [events[i] for i in rng.permutation(len(events))]
 
 
+def _write_inter(folder, events, name="tiny", header="user_id:token\titem_id:token\ttimestamp:float"):
+    folder = folder / "datasets" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [header, *("\t".join(map(str, event)) for event in events)]
+    (folder / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder.parent
+
+
 @pytest.fixture
 def write_inter(tmp_path):
     """Function that writes ``NAME/NAME.inter`` and returns the folder above it, RecBole's ``data_path``."""
-
-    def write(events, name="tiny", header="user_id:token\titem_id:token\ttimestamp:float"):
-        folder = tmp_path / "datasets" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [header, *("\t".join(map(str, event)) for event in events)]
-        (folder / f"{name}.inter").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return folder.parent
-
-    return write
+    return functools.partial(_write_inter, tmp_path)
 
 
 @pytest.fixture
@@ -70,9 +85,15 @@ def tiny_dataset(write_inter, tiny_events):
     return write_inter(tiny_events)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def shared_dataset(tmp_path_factory, tiny_events):
+    """The same in one folder for the session, for fixtures that many tests share."""
+    return _write_inter(tmp_path_factory.mktemp("shared"), tiny_events)
+
+
+@pytest.fixture(scope="session")
 def tiny_options():
-    """Overrides that make every stage tiny."""
+    """Overrides that make every stage tiny; to be copied, not changed."""
     return {
         "MAX_ITEM_LIST_LENGTH": 10,
         "hidden_size": 8,

@@ -25,7 +25,7 @@ def test_a_name_a_path_and_a_class_are_the_same_model():
         assert resolve_model(given) is SASRec
 
 
-@pytest.mark.parametrize("given", [nn.Linear, 5, None, ["SASRec"], SASRec.forward], ids=str)
+@pytest.mark.parametrize("given", [nn.Linear, 5, None, ["SASRec"], SASRec.forward], ids=["class", "number", "none", "list", "function"])
 def test_what_is_no_sequential_model_is_refused(given):
     with pytest.raises(ModelError):
         resolve_model(given)

@@ -20,22 +20,32 @@ def job(workplace, tiny_dataset, tiny_options):
     return run
 
 
+@pytest.fixture(scope="module")
+def whole_job(tmp_path_factory, work_in, shared_dataset, tiny_options):
+    """What a job with all contenders of the tiny options gave, for the tests that only look at it."""
+    with work_in(tmp_path_factory.mktemp("whole")) as folder:
+        out = run_farzi(None, "tiny", (), {**tiny_options, "data_path": str(shared_dataset)})
+    return {**out, "report_path": folder / out["report_path"]}
+
+
 @pytest.fixture
 def arguments(workplace, tiny_dataset, tiny_options):
-    options = {**tiny_options, "data_path": tiny_dataset, "show_progress": True}
-    return ["-d", "tiny", *(f"--{key}={value}" for key, value in options.items())]
+    def make(**overrides):
+        options = {**tiny_options, "data_path": tiny_dataset, "show_progress": True, **overrides}
+        return ["-d", "tiny", *(f"--{key}={value}" for key, value in options.items())]
+
+    return make
 
 
-def test_the_whole_job(job, tiny_dataset):
-    out = job()
-    results = out["results"]
+def test_the_whole_job(whole_job, shared_dataset):
+    out, results = whole_job, whole_job["results"]
     found = {contender["key"]: contender for contender in results["contenders"]}
     assert list(found) == ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"]
     assert [len(contender["runs"]) for contender in found.values()] == [2, 2, 2, 2, 2, 2, 1]
     assert found["summary"]["events"] == 44 == found["start"]["events"] == found["random"]["events"]
     assert found["summary"]["bytes"] == out["summary"].nbytes == 2 * (44 * 3 + 31 * 3 + 31)
     assert found["hard"]["events"] == 5 * 44
-    assert out["summary_path"] == tiny_dataset / "tiny-farzi"
+    assert out["summary_path"] == shared_dataset / "tiny-farzi"
     summary, tokens, recipe = load_summary(out["summary_path"])
     assert torch.equal(summary.latent, out["summary"].latent)
     assert len(tokens) == 31 and recipe["inner"]["steps"] == 6
@@ -48,9 +58,9 @@ def test_the_whole_job(job, tiny_dataset):
         assert {row["contender"] for row in csv.DictReader(file)} == set(found)
 
 
-def test_strata_are_parts_of_the_whole(job):
+def test_strata_are_parts_of_the_whole(whole_job):
     """Every stratum's metric, weighted by its rows, gives the metric over all rows, for every contender and run."""
-    results = job()["results"]
+    results = whole_job["results"]
     rows = results["data"]["test_rows"]
     for kind, described in results["strata"].items():
         assert sum(stratum["rows"] for stratum in described) == rows
@@ -62,15 +72,16 @@ def test_strata_are_parts_of_the_whole(job):
 
 
 def test_a_second_run_repeats_nothing_and_says_the_same(job, monkeypatch):
-    first = job()["results"]
+    few = {"farzi_contenders": ["full", "summary", "hard", "popularity"], "farzi_seeds": 1}
+    first = job(**few)["results"]
     monkeypatch.setattr(contenders, "timed_fit", lambda *args: pytest.fail("trained again"))
-    second = job()["results"]
+    second = job(**few)["results"]
     assert second["contenders"] == first["contenders"]
     assert second["summary"] == first["summary"]
     assert second["pool"]["reused"]
 
 
-def test_runs_survive_an_interruption(job, monkeypatch):
+def test_runs_survive_an_interruption(job, whole_job, monkeypatch):
     """Stopped in the middle of comparing; the runs that were there are not trained again, and the rest is the same."""
     original, trained = contenders.timed_fit, []
 
@@ -83,38 +94,39 @@ def test_runs_survive_an_interruption(job, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(contenders, "timed_fit", stop_after_three)
         with pytest.raises(KeyboardInterrupt):
-            job()
-    resumed = job()["results"]
-    whole = job(farzi_fresh=True)["results"]
-    for one, other in zip(resumed["contenders"], whole["contenders"]):
-        assert [run["metrics"] for run in one["runs"]] == [run["metrics"] for run in other["runs"]]
+            job(farzi_contenders=["full", "random", "popularity"])
+    resumed, whole = job(farzi_contenders=["full", "random", "popularity"])["results"], whole_job["results"]
+    undisturbed = {contender["key"]: contender["runs"] for contender in whole["contenders"]}
+    assert len(resumed["contenders"]) == 3
+    for contender in resumed["contenders"]:
+        assert [run["metrics"] for run in contender["runs"]] == [run["metrics"] for run in undisturbed[contender["key"]]]
     assert resumed["summary"]["sha256"] == whole["summary"]["sha256"]
 
 
 @pytest.mark.parametrize("model", ["GRU4Rec", "NARM"])
 def test_other_models(job, model):
-    results = job(model)["results"]
+    results = job(model, farzi_contenders=["full", "summary", "hard"], farzi_seeds=1)["results"]
     assert results["model"] == model
     assert all(run["metrics"]["crossentropy"] > 0 for c in results["contenders"] for run in c["runs"])
 
 
 def test_full_data_by_recbole_s_own_prefixes(job):
-    results = job(farzi_full_data="prefixes", train_batch_size=128)["results"]
+    results = job(farzi_full_data="prefixes", farzi_contenders=["full"])["results"]
     assert results["options"]["farzi_full_data"] == "prefixes"
 
 
 def test_the_likeliest_items_as_hard_events(job):
-    results = job(farzi_hard_samples=0)["results"]
+    results = job(farzi_hard_samples=0, farzi_contenders=["hard"])["results"]
     assert {c["key"]: c["events"] for c in results["contenders"]}["hard"] == 44
 
 
-def test_popularity_ranks_by_counts(job, make_config):
+def test_popularity_ranks_by_counts(whole_job, make_config):
     """HR@5 of popularity, counted by hand from the training histories and the test rows."""
     import numpy as np
 
     from recbole_farzi.data import load_split
 
-    results = job()["results"]
+    results = whole_job["results"]
     split = load_split(make_config()[0])
     rows = split.test.dataset.inter_feat
     top = np.argsort(-split.counts, kind="stable")
@@ -128,16 +140,15 @@ def test_popularity_ranks_by_counts(job, make_config):
 
 
 def test_command_line(arguments, capsys, workplace):
-    assert main([*arguments, "-m", "SASRec"]) == 0
+    assert main([*arguments(farzi_contenders=["full", "popularity"]), "-m", "SASRec"]) == 0
     printed = capsys.readouterr().out
     assert "full data" in printed and "popularity" in printed and "HR@5" in printed
     assert (workplace / "report" / "tiny-SASRec" / "report.html").is_file()
 
 
-def test_command_line_and_python_give_the_same_summary(arguments, job, tiny_dataset):
-    assert main(arguments) == 0
-    one = load_summary(tiny_dataset / "tiny-farzi")[0]
-    other = job(farzi_fresh=True)["summary"]
+def test_command_line_and_python_give_the_same_summary(arguments, whole_job, tiny_dataset):
+    assert main(arguments(farzi_contenders=["popularity"])) == 0
+    one, other = load_summary(tiny_dataset / "tiny-farzi")[0], whole_job["summary"]
     assert all(torch.equal(a, b) for a, b in zip(one.tensors, other.tensors))
 
 
@@ -146,7 +157,7 @@ def test_interrupting_says_how_to_go_on(arguments, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(contenders, "timed_fit", interrupt)
-    assert main(arguments) == 130
+    assert main(arguments()) == 130
     assert "goes on from here" in capsys.readouterr().err
 
 
@@ -158,7 +169,8 @@ def test_public_names():
 
 
 def test_metrics_of_which_less_is_better_are_marked_so(job):
-    results = job(metrics=["Hit", "CrossEntropy", "GiniIndex"], valid_metric="CrossEntropy")["results"]
+    few = {"farzi_contenders": ["popularity"], "valid_metric": "CrossEntropy"}
+    results = job(metrics=["Hit", "CrossEntropy", "GiniIndex"], **few)["results"]
     assert results["smaller_is_better"] == ["crossentropy", "giniindex@5", "giniindex@10"]
 
 
@@ -167,5 +179,5 @@ def test_out_of_memory_is_one_line(arguments, capsys, monkeypatch):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     monkeypatch.setattr(contenders, "timed_fit", fail)
-    assert main(arguments) == 1
+    assert main(arguments()) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("run_farzi: not enough memory; lower farzi_sequences")
