@@ -27,8 +27,8 @@ COMPARISON_COLUMNS = (
     "of_reference_low", "of_reference_high", "p", "focus", "p_focus",
 )  # fmt: skip
 """Columns of ``comparisons.csv``: one line a contender, stratum and metric. ``of_reference`` is per cent, or the
-difference for metrics of which less is better; ``low`` and ``high`` end 95% intervals; ``p`` is corrected for the
-number of strata."""
+difference for metrics of which less is better; ``low`` and ``high`` end 95% intervals; ``p`` and
+``p_focus`` are corrected for the number of contenders, in strata for that of contenders and strata."""
 
 
 def text_document(report, width=110):

@@ -22,13 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Sample", "bootstrap_means", "holm", "interval", "sample_of_rows", "sign_flip_p_values"]
+__all__ = ["FLIPS", "Sample", "bootstrap_means", "holm", "interval", "sample_of_rows", "sign_flip_p_values"]
 
 DRAWS = 2000
 """Of the bootstrap: the ends of a 95% interval are then the 50th draws from either side."""
 
 FLIPS = 9999
-"""Of a test: the smallest p-value is 1e-4, small enough to survive a correction for a few hundred tests."""
+"""Of a test, at least: the smallest p-value is 1e-4, small enough to survive a correction for a few hundred tests."""
 
 _AT_ONCE = 500
 
@@ -152,9 +152,9 @@ def holm(p_values):
     """p-values corrected for their number: those below 0.05 hold together with probability 0.95 (Holm 1979).
 
     Of the usual corrections Holm's asks least of the tests: nothing. Strata overlap (a row is in one of users, one of
-    items, one of the grid), so their tests depend on each other in ways for which the Benjamini-Hochberg procedure
-    promises nothing; and a report that says where somebody loses should rather be wrong nowhere than in one place of
-    twenty.
+    items, one of the grid) and contenders share what they are compared with, so their tests depend on each other in ways
+    for which the Benjamini-Hochberg procedure promises nothing; and a report that says where somebody loses should
+    rather be wrong nowhere than in one place of twenty.
 
     Args:
         p_values: shape [n]; nan where there was no test.

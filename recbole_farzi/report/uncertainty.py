@@ -5,7 +5,14 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from recbole_farzi.errors import DataError
-from recbole_farzi.report.resampling import bootstrap_means, holm, interval, sample_of_rows, sign_flip_p_values
+from recbole_farzi.report.resampling import (
+    FLIPS,
+    bootstrap_means,
+    holm,
+    interval,
+    sample_of_rows,
+    sign_flip_p_values,
+)
 
 __all__ = ["SMALL_STRATUM", "Estimate", "estimate"]
 
@@ -22,8 +29,7 @@ class Estimate(NamedTuple):
         low, high: 95% interval of the mean over users and seeds.
         ratio_low, ratio_high: of the mean in per cent of the reference's, None for an end that is not finite.
         difference_low, difference_high: of the mean less the reference's.
-        p: of equality with the reference, corrected for the number of strata (on everything: as it is); None where
-            there was no test.
+        p: of equality with the reference, corrected for the number of tests beside it; None where there was no test.
         p_focus: the same of equality with the contender in focus.
     """
 
@@ -39,6 +45,10 @@ class Estimate(NamedTuple):
 
 def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
     """All estimates.
+
+    What a reader looks through for a metric is one family of tests, corrected together by Holm's method: every contender
+    on every stratum of every kind, against the reference; every contender on all rows, against the reference; and the
+    same two against the contender in focus. The metrics are not counted: they say nearly the same of the same rankings.
 
     Args:
         arrays: what ``rows.npz`` holds; see :mod:`recbole_farzi.results`.
@@ -57,7 +67,13 @@ def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
     places = [("all", 0)] + [(kind, number) for kind, count in kinds.items() for number in range(count)]
     numbers = {key: number for number, key in enumerate(contenders)}
     out = {}
-    tests = {}  # (what with, contender, metric) to {place: p}
+    tests = {}  # (what with, metric, whether of strata) to {(kind, stratum, contender): p}
+    against = [(name, other) for name, other in (("p", reference), ("p_focus", focus)) if other is not None]
+    pairs = [
+        (name, number, numbers[other]) for name, other in against for number in range(len(contenders)) if number != numbers[other]
+    ]
+    # Were the smallest p-value that so many flips can give not well below 0.05 / tests, nothing could be found.
+    flips = max(FLIPS, 40 * (len(contenders) - 1) * (len(places) - 1))
     for index, (kind, stratum) in enumerate(places):
         samples, rows = _samples(arrays, contenders, row_metrics, kind, stratum)
         draws = bootstrap_means(samples, _SEED + index)
@@ -75,22 +91,15 @@ def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
                     float(low[at]), float(high[at]), _finite(ratio_low[at]), _finite(ratio_high[at]),
                     float(difference_low[at]), float(difference_high[at]), None, None,
                 )  # fmt: skip
-        if rows < SMALL_STRATUM:
+        if rows < SMALL_STRATUM or not pairs:
             continue
-        for name, other in (("p", reference), ("p_focus", focus)):
-            pairs = [(number, numbers[other]) for number in range(len(contenders)) if contenders[number] != other]
-            if other is None or not pairs:
-                continue
-            for (first, _), values in zip(pairs, sign_flip_p_values(samples, pairs, _SEED + index)):
-                for metric, value in zip(row_metrics, values):
-                    tests.setdefault((name, contenders[first], metric), {})[kind, stratum] = float(value)
-    for (name, contender, metric), found in tests.items():
-        # One family: a pair of contenders and a metric, on all strata of all kinds.
-        strata = [place for place in found if place[0] != "all"]
-        corrected = dict(zip(strata, holm([found[place] for place in strata])))
-        for place, value in {**found, **corrected}.items():
-            at = (*place, contender, metric)
-            out[at] = out[at]._replace(**{name: float(value)})
+        found = sign_flip_p_values(samples, [pair for _, *pair in pairs], _SEED + index, flips)
+        for (name, first, _), values in zip(pairs, found):
+            for metric, value in zip(row_metrics, values):
+                tests.setdefault((name, metric, kind != "all"), {})[kind, stratum, contenders[first]] = value
+    for (name, metric, _), family in tests.items():
+        for place, value in zip(family, holm(list(family.values()))):
+            out[(*place, metric)] = out[(*place, metric)]._replace(**{name: float(value)})
     return out
 
 

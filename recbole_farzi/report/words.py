@@ -246,7 +246,7 @@ def verdict_note(report):
     if report.estimates:
         return (
             "Means: in focus / other. Better and worse: by a paired randomisation test on the same users at 0.05, with the "
-            "spread of the runs; level: not shown to differ."
+            "spread of the runs, p corrected by Holm's method for the number of contenders; level: not shown to differ."
         )
     return (
         "Means: in focus / other. Better and worse: by more than the two spreads over seeds together; level: not so; "
@@ -381,7 +381,7 @@ def strata_notes(report):
     name = contender_name(report.reference)
     return (
         f"▲ better and ▼ worse than {name}: paired randomisation test on the same users, corrected by Holm's method for "
-        f"all strata of a contender and metric (0.05). No mark: not shown to differ. {small}"
+        f"all contenders and strata of a metric (0.05). No mark: not shown to differ. {small}"
     )
 
 

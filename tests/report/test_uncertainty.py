@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from recbole_farzi.errors import DataError
-from recbole_farzi.report import words
+from recbole_farzi.report import uncertainty, words
 from recbole_farzi.report.aggregate import aggregate
+from recbole_farzi.report.resampling import holm
 
 from .invented import averaged, invented, invented_rows
 
@@ -77,6 +78,36 @@ def test_small_strata_are_not_tested():
     assert report.strata["items"][2].small
     assert report.estimate(report.find("summary"), "hit@10", "items", 2).p is None
     assert report.against_reference(report.find("summary"), "hit@10", "items", 2) is None
+
+
+def test_p_values_are_corrected_for_the_number_of_contenders_and_strata(monkeypatch):
+    """By hand: one family for a metric and what it is compared with, on all rows and on all strata."""
+    results, rows = invented_rows(invented(strata=strata()), cold_gain=0.05)
+    corrected = aggregate(results, rows).estimates
+    monkeypatch.setattr(uncertainty, "holm", lambda p: np.asarray(p, dtype=float))
+    plain = aggregate(results, rows).estimates
+    changed = 0
+    for name, alone in (("p", "full"), ("p_focus", "summary")):
+        for metric in results["metrics"]:
+            for whole in (True, False):
+                family = [at for at in plain if at[3] == metric and at[2] != alone and (at[0] == "all") == whole]
+                assert len(family) == 5 * (1 if whole else 2 + 2 + 2 + 4)
+                before, after = ([getattr(estimates[at], name) for at in family] for estimates in (plain, corrected))
+                assert after == holm(before).tolist()
+                changed += sum(p != q for p, q in zip(before, after))
+    assert changed > 100
+    assert all(estimates["all", 0, "full", "hit@10"].p is None for estimates in (plain, corrected))
+
+
+def test_many_contenders_and_strata_leave_room_for_findings():
+    """With 1,999 flips the smallest p-value, corrected for 300 tests, would be 0.15."""
+    users, keys = 250, [f"c{n}" for n in range(61)]
+    rng = np.random.default_rng(22)
+    base = rng.normal(size=users)
+    arrays = {f"all/{key}": base[None, None] + 0.01 * rng.normal(size=(1, 1, users)) for key in keys}
+    arrays["all/c1"] = arrays["all/c1"] + 1
+    arrays |= {"all/users": np.arange(users), "users/stratum": np.arange(users) % 5}
+    assert uncertainty.estimate(arrays, keys, ["m"], {"users": 5}, "c0", None)["users", 3, "c1", "m"].p <= 0.05
 
 
 def test_corrected_p_values_are_not_below_those_of_fewer_strata():
