@@ -112,10 +112,11 @@ def compare_architectures(distillers, students, dataset=None, config_file_list=(
                 "events": summary.events,
                 "bytes": summary.nbytes,
                 "sha256": summary_digest(summary),
+                "run": identity.record,
                 "outer_steps": history["outer_steps"],
                 "best_step": history["best_step"],
             }
-            for distiller, (summary, history) in zip(distillers, summaries.values())
+            for distiller, (summary, history, identity) in zip(distillers, summaries.values())
         ],
         "students": [],
     }
@@ -149,7 +150,7 @@ def compare_architectures(distillers, students, dataset=None, config_file_list=(
 
 
 def _distil(distiller):
-    """The summary that a model distils (or distilled: the run is found again), on the CPU, and the history of the run."""
+    """The summary that a model distils (or distilled: the run is found again), on the CPU, and history and identity of the run."""
     experiment = Experiment(distiller.config, distiller.options, distiller.split, distiller.model_class)
     trainer = experiment.distil()
-    return trainer.summary.to("cpu"), trainer.history
+    return trainer.summary.to("cpu"), trainer.history, trainer.identity

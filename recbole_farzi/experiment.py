@@ -105,8 +105,9 @@ class Experiment:
                 "training_events": self.split.sequences.events,
                 "training_histories_sha256": self.split.checksum,
             },
+            "run": self.trainer.identity.record,
             "settings": settings(config, keep=lambda name: True),
-            "environment": environment(config["device"]),
+            "environment": self.trainer.identity.environment,
             "distillation": {key: self.trainer.history[key] for key in ("outer_steps", "best_step", "skipped", "reductions")},
         }
         folder = emit(
@@ -185,6 +186,7 @@ class Experiment:
             "dataset": config["dataset"],
             "model": type(self.trainer.model).__name__,
             "seed": config["seed"],
+            "run": self.trainer.identity.record,
             "date": date.today().isoformat(),
             "command": command_line() or "recbole_farzi.run_farzi(...)",
             "environment": environment(config["device"]),

@@ -5,17 +5,20 @@ import inspect
 import platform
 import shlex
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy
 import pandas
 import recbole
 import torch
 
+from recbole_farzi.data import rows_checksum
 from recbole_farzi.storage import digest
 from recbole_farzi.version import __version__
 
-__all__ = ["code", "command_line", "environment", "settings"]
+__all__ = ["Identity", "code", "command_line", "environment", "settings"]
 
 # Where things are read and written, and how much is shown, change no result.
 _WITHOUT_EFFECT = {
@@ -23,6 +26,83 @@ _WITHOUT_EFFECT = {
     "save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "verbose", "saved", "worker",
     "farzi_output_path", "farzi_report_path", "farzi_fresh",
 }  # fmt: skip
+
+# Options that come into play when a summary is there already.
+_AFTERWARDS = {
+    "farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_user_strata", "farzi_item_strata",
+    "farzi_report_metrics",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a distillation is: all that its summary depends on. Two of the same :attr:`fingerprint` give the same summary.
+
+    The fingerprint names the run in its log, its files under ``checkpoint_dir``, ``recipe.json`` and ``results.json``; it can be
+    made again from what :attr:`record` puts into the last two (:meth:`of_recipe`).
+
+    Attributes:
+        code: :func:`code`.
+        environment: :func:`environment`.
+        data: SHA-256 of the training histories.
+        validation: SHA-256 of the validation rows, or None.
+        settings: :func:`settings` of the distillation.
+    """
+
+    code: str
+    environment: dict
+    data: str
+    validation: Optional[str]
+    settings: dict
+
+    @classmethod
+    def of(cls, config, model_class, checksum, valid_data):
+        """The identity of a distillation that is about to begin.
+
+        Args:
+            config: RecBole's Config.
+            model_class: the student's class.
+            checksum: of the training histories, :func:`recbole_farzi.data.training_checksum`.
+            valid_data: RecBole's validation loader, or None.
+        """
+        return cls(
+            code(model_class), environment(config["device"]), checksum, rows_checksum(valid_data),
+            settings(config, keep=lambda name: name not in _AFTERWARDS),
+        )  # fmt: skip
+
+    @classmethod
+    def of_recipe(cls, recipe):
+        """The identity of the distillation that a recipe (:func:`recbole_farzi.emission.load_summary`) came from."""
+        run, distilled = recipe["run"], {k: v for k, v in recipe["settings"].items() if k not in _AFTERWARDS}
+        return cls(run["code_sha256"], recipe["environment"], run["data_sha256"], run["validation_sha256"], distilled)
+
+    @functools.cached_property
+    def fingerprint(self):
+        """Twelve hexadecimal digits."""
+        return digest(asdict(self))[:12]
+
+    @property
+    def record(self):
+        """What names the run and its inputs, as plain values; settings and environment stand beside it wherever it goes."""
+        return {
+            "fingerprint": self.fingerprint,
+            "seed": self.settings["seed"],
+            "code_sha256": self.code,
+            "data_sha256": self.data,
+            "validation_sha256": self.validation,
+        }
+
+    def __str__(self):
+        """One line, for the log: run, seed, device, versions, data."""
+        where = self.environment
+        versions = ", ".join(f"{name} {where[name]}" for name in _SAID)
+        return (
+            f"{self.fingerprint}, seed {self.settings['seed']}; {self.settings['model']} on {self.settings['dataset']}, training "
+            f"histories {self.data[:12]}; {where['device']}, {where['threads']} thread(s); {versions}"
+        )
+
+
+_SAID = ("recbole_farzi", "recbole", "torch", "numpy", "pandas", "python")
 
 
 def settings(config, keep):

@@ -12,7 +12,7 @@ from recbole.utils import calculate_valid_score, dict2str, early_stopping, set_c
 from tqdm import tqdm
 
 from recbole_farzi import memory
-from recbole_farzi.data import rows_checksum, training_checksum, training_sequences
+from recbole_farzi.data import training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.inspection import check_twice_differentiable
@@ -20,21 +20,16 @@ from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
-from recbole_farzi.provenance import code, environment, settings
+from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
-from recbole_farzi.storage import check_writable, digest, load_tensors, read_json, save_tensors, write_json
+from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
-
-_AFTERWARDS = (
-    "farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_user_strata", "farzi_item_strata",
-    "farzi_report_metrics",
-)  # fmt: skip
 
 
 class FarziTrainer(RowTrainer):
@@ -58,6 +53,7 @@ class FarziTrainer(RowTrainer):
         start: the summary that distillation started from.
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
         history: losses and validations of the run, plain values.
+        identity: :class:`recbole_farzi.provenance.Identity` of the run, once :meth:`fit` has begun.
 
     Raises:
         OptionError, ModelError: the options make no sense, or the model cannot read soft events.
@@ -76,6 +72,7 @@ class FarziTrainer(RowTrainer):
         self.start = None
         self.summary = None
         self.history = {}
+        self.identity = None
 
     def fit(
         self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None
@@ -104,6 +101,8 @@ class FarziTrainer(RowTrainer):
         config, options = self.config, self.options
         sequences = training_sequences(train_data.dataset)
         checksum = training_checksum(train_data.dataset, sequences)
+        self.identity = Identity.of(config, type(self.model), checksum, valid_data)
+        self.logger.info(set_color("Run", "pink") + f": {self.identity}")
         counts = sequences.counts(train_data.dataset.item_num)
         check_writable(directory)
         self.eval_collector.data_collect(train_data)
@@ -117,14 +116,7 @@ class FarziTrainer(RowTrainer):
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
         )  # fmt: skip
-        depends = {
-            "code": code(type(self.model)),
-            "environment": environment(config["device"]),
-            "data": checksum,
-            "validation": rows_checksum(valid_data),
-            "settings": settings(config, keep=lambda name: name not in _AFTERWARDS),
-        }
-        fingerprint = digest(depends)[:12]
+        fingerprint = self.identity.fingerprint
         self.start = self._choose_start(sequences, counts, valid_data, directory / f"start-{fingerprint}.json" if saved else None)
         distiller = Distiller(
             student,

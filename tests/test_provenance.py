@@ -1,10 +1,18 @@
 """What a stage depends on: all that changes its result and nothing else."""
 
 import json
+import logging
+import platform
 
+import numpy as np
+import pandas as pd
 import pytest
+import recbole
+import torch
 
-from recbole_farzi.provenance import environment, settings
+from recbole_farzi.emission import load_summary
+from recbole_farzi.provenance import Identity, environment, settings
+from recbole_farzi.run import run_farzi
 
 
 def everything(config):
@@ -58,3 +66,37 @@ def test_settings_and_environment_are_plain_and_in_order(make_config):
 def test_settings_are_the_same_in_every_process(make_config):
     """No addresses, no order of sets: a text is what it says."""
     assert not [value for value in everything(make_config()[0]).values() if isinstance(value, str) and " at 0x" in value]
+
+
+def test_a_run_is_traced_from_its_summary_alone(workplace, tiny_dataset, tiny_options, caplog):
+    """Log, files, recipe and results name the same run, which is what the recipe's own entries amount to."""
+    options = {**tiny_options, "state": "INFO", "farzi_contenders": ["summary"], "farzi_seeds": 1, "seed": 11, "data_path": str(tiny_dataset)}
+    with caplog.at_level(logging.INFO):
+        out = run_farzi("SASRec", "tiny", config_dict=options)
+    _, _, recipe = load_summary(out["summary_path"])
+    run = recipe["run"]
+    assert Identity.of_recipe(recipe).fingerprint == run["fingerprint"]
+    assert out["results"]["run"] == run == json.loads((out["report_path"] / "results.json").read_text())["run"]
+    assert (workplace / "saved" / "farzi" / f"distillation-{run['fingerprint']}.pt").is_file()
+    assert run["data_sha256"] == recipe["source"]["training_histories_sha256"] and run["seed"] == 11
+    said = [line for line in caplog.messages if f"{run['fingerprint']}, seed 11; SASRec on tiny" in line]
+    assert len(said) == 1
+    versions = {"torch": torch, "numpy": np, "pandas": pd, "recbole": recbole}
+    for part in (run["data_sha256"][:12], f"python {platform.python_version()}", f"cpu, {torch.get_num_threads()} thread(s)",
+                 *(f"{name} {module.__version__}" for name, module in versions.items())):  # fmt: skip
+        assert part in said[0], part
+    assert run["fingerprint"] in (out["report_path"] / "report.md").read_text()
+
+
+@pytest.mark.parametrize("change", [{"seed": 12}, {"farzi_inner_steps": 7}, {"hidden_size": 16}])
+def test_another_run_has_another_fingerprint(make_config, change):
+    (config, model_class), (other, _) = make_config(), make_config(**change)
+    one = Identity.of(config, model_class, "0" * 64, None)
+    assert Identity.of(make_config()[0], model_class, "0" * 64, None).fingerprint == one.fingerprint
+    assert Identity.of(other, model_class, "0" * 64, None).fingerprint != one.fingerprint
+    assert Identity.of(config, model_class, "1" * 64, None).fingerprint != one.fingerprint
+
+
+def test_what_is_done_with_a_summary_is_no_part_of_its_run(make_config):
+    (config, model_class), (other, _) = make_config(), make_config(farzi_seeds=5, farzi_contenders=["summary"])
+    assert Identity.of(config, model_class, "", None) == Identity.of(other, model_class, "", None)

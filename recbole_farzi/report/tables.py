@@ -225,8 +225,8 @@ def settings_table(report):
 
 
 def environment_table(report):
-    """Versions and machine."""
-    return _pairs("Environment", "what", report.part("environment"))
+    """What the run is, versions and machine."""
+    return _pairs("Environment", "what", {**report.part("run"), **report.part("environment")})
 
 
 def _pairs(title, name, mapping):
