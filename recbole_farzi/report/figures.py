@@ -20,6 +20,7 @@ __all__ = [
     "gain_figure",
     "grid_figure",
     "in_front",
+    "leaves_out_strata",
     "loss_figure",
     "size_figure",
     "strata_figure",
@@ -180,7 +181,10 @@ def size_figure(report, metric):
 
 
 def strata_figure(report, kind, metric):
-    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of the 95% interval."""
+    """Mean of one metric by stratum, cold to warm, a line a contender; error bars of the 95% interval.
+
+    Strata that are too small for a statement have no points, unless all are: their wide intervals would hide the others.
+    """
 
     def values(contender, number):
         value = report.value(contender, metric, kind, number)
@@ -224,18 +228,32 @@ def gain_figure(report, kind, metric):
     relative = metric not in report.smaller_is_better
     figure.add_hline(y=100 if relative else 0, line={"color": styles(report)[reference.key].colour, "width": 2})
     figure.update_yaxes(ticksuffix="%" if relative else "")
-    tops = [report.relative(contender, metric, kind, n) for contender in others for n in range(len(report.strata[kind]))]
+    strata = report.strata[kind]
+    tops = [
+        report.relative(contender, metric, kind, number)
+        for contender in others
+        for number in range(len(strata))
+        if not (strata[number].small and leaves_out_strata(report, kind))
+    ]
     tops = [top for top in tops if top is not None]
     if relative and tops:
-        figure.update_yaxes(range=[0, min(max(130, 1.35 * max(tops)), 320)])
+        top = min(max(130, 1.35 * max(tops)), 320)
+        figure.update_yaxes(range=[-0.04 * top, top])  # marks at zero are whole
     return figure
+
+
+def leaves_out_strata(report, kind):
+    """Whether figures of a kind of strata leave out some, those that are too small for a statement."""
+    small = [stratum.small for stratum in report.strata[kind]]
+    return any(small) and not all(small)
 
 
 def _by_stratum(report, kind, contenders, values, differs=None):
     style, shown, strata = styles(report), in_front(report), report.strata[kind]
+    drawn = [not stratum.small for stratum in strata] if leaves_out_strata(report, kind) else [True] * len(strata)
     figure = _figure(height=360)
     for contender in contenders:
-        points = [values(contender, number) for number in range(len(strata))]
+        points = [values(contender, number) if drawn[number] else (None, None, None, "") for number in range(len(strata))]
         if all(point[0] is None for point in points):
             continue
         colour, symbol, _ = style[contender.key]
@@ -287,6 +305,7 @@ def grid_figure(report, metric, subject):
     relative = report.reference is not None and report.reference.key != subject.key
     smaller = metric in report.smaller_is_better
     place = {stratum.cell: number for number, stratum in enumerate(report.grid)}
+    neutral = None if not relative else 0.0 if smaller else 100.0  # of cells about which nothing is said
     colours, texts, hovers = [], [], []
     for row, user in enumerate(users):
         colours.append([])
@@ -304,7 +323,7 @@ def grid_figure(report, metric, subject):
             shown = words.relative_text(report, subject, metric, "grid", number) if relative else words.metric_value(value)
             mark = words.mark(report, subject, metric, "grid", number)
             cell = report.grid[number]
-            colours[-1].append(against)
+            colours[-1].append(neutral if cell.small or against is None else against)
             small = "small: " if cell.small else ""
             texts[-1].append(f"{f'{shown} {mark}'.strip() or words.MISSING}<br>{small}{cell.rows:,}")
             sure = words.relative_range(report, subject, metric, "grid", number)
@@ -314,24 +333,24 @@ def grid_figure(report, metric, subject):
     figure = _figure(height=120 + 84 * max(len(users), 1))
     known = [value for line in colours for value in line if value is not None]
     if relative:
-        middle = 0.0 if smaller else 100.0
-        reach = max((abs(value - middle) for value in known), default=1.0)
+        reach = max((abs(value - neutral) for value in known), default=1.0)
         reach = min(reach, 100.0) if not smaller else reach
         scale = [(1 - at, colour) for at, colour in reversed(_DIVERGING)] if smaller else list(_DIVERGING)
-        ends = {"zmin": middle - (reach or 1.0), "zmax": middle + (reach or 1.0)}
+        ends = {"zmin": neutral - (reach or 1.0), "zmax": neutral + (reach or 1.0)}
     else:
         scale, ends = [(0.0, "#e9e9e9"), (1.0, "#5aa5d1")], {}
     figure.add_heatmap(
         z=colours, text=texts, texttemplate="%{text}", textfont={"color": _INK, "size": 12}, hovertext=hovers,
         hoverinfo="text", colorscale=scale, showscale=False, xgap=3, ygap=3, **ends,
     )  # fmt: skip
+    (item_labels, item_unit), (user_labels, user_unit) = map(_without_unit, (items, users))
     figure.update_xaxes(
-        tickvals=list(range(len(items))), ticktext=[_wrapped(stratum.label, 14) for stratum in items], showgrid=False,
-        title_text="items", side="bottom", tickangle=0, tickfont={"size": 11},
+        tickvals=list(range(len(items))), ticktext=[_wrapped(label, 14) for label in item_labels], showgrid=False,
+        title_text=f"items{item_unit}", side="bottom", tickangle=0, tickfont={"size": 11},
     )  # fmt: skip
     figure.update_yaxes(
-        tickvals=list(range(len(users))), ticktext=[_wrapped(stratum.label, 12) for stratum in users], showgrid=False,
-        title_text="users", autorange="reversed", tickfont={"size": 11},
+        tickvals=list(range(len(users))), ticktext=[_wrapped(label, 12) for label in user_labels], showgrid=False,
+        title_text=f"users{user_unit}", autorange="reversed", tickfont={"size": 11}, ticklabelstandoff=4,
     )  # fmt: skip
     return figure
 
@@ -457,6 +476,17 @@ def _plain(text):
     return html.escape(str(text), quote=False)
 
 
+def _without_unit(strata):
+    """Labels without the words that all end with, which are the same "occurrences" in each, and those for the axis."""
+    labels = [str(stratum.label).split() for stratum in strata]
+    shared = 0
+    while labels and all(len(label) > shared + 1 for label in labels) and len({label[-shared - 1] for label in labels}) == 1:
+        shared += 1
+    if len(labels) < 2 or not shared:
+        return [" ".join(label) for label in labels], ""
+    return [" ".join(label[:-shared]) for label in labels], f" by {' '.join(labels[0][-shared:])}"
+
+
 def _wrapped(text, width):
     return "<br>".join(_plain(line) for line in textwrap.wrap(str(text), width) or [""])
 
@@ -467,8 +497,8 @@ def _running_median(values, reach):
 
 
 def _log_ticks(low, high):
-    """Round numbers across ``low`` to ``high``: 1, 2 and 5 times powers of ten; over 3 decades the powers alone."""
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    """Round numbers across ``low`` to ``high``: 1, 2 and 5 times powers of ten; over 2 decades the powers alone."""
+    steps = (1, 2, 5) if high / low < 100 else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10**exponent for exponent in exponents for step in steps]
 

@@ -175,6 +175,8 @@ def _strata(report, canvas):
         if not by_metric:
             continue
         title, _, lead = words.kind_title(kind)
+        if figures.leaves_out_strata(report, kind):
+            lead = f"{lead} Strata marked small are in the tables alone.".strip()
         cards = [
             canvas.place(
                 figures.strata_figure(report, kind, metric),
@@ -414,6 +416,7 @@ th, td { padding: 7px 8px; text-align: right; vertical-align: top; white-space: 
   border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; }
+th:first-child { position: sticky; left: 0; background: var(--card); }
 tbody th { font-weight: 500; white-space: normal; min-width: 8em; }
 thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 td small, thead small { display: block; color: var(--soft); font-weight: 400; }
@@ -440,20 +443,27 @@ dd { margin: 0; color: var(--soft); }
 }
 @media print {
   :root { --page: #ffffff; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; }
-  .card, .tile, tr { break-inside: avoid; }
-  h2, h3, .lead, summary { break-after: avoid; }
+  .card, .tile, tr, .lead, li { break-inside: avoid; }
+  h2, h3, .lead, .legend, summary { break-after: avoid; }
   .legend button[aria-pressed="false"] { display: none; }
   main { max-width: none; padding: 0; }
-  .grid { grid-template-columns: 1fr 1fr; }
-  table { font-size: .62rem; }
-  th, td { padding: 3px 4px; }
+  .grid, .pair { grid-template-columns: 1fr 1fr; }
+  .plot { display: flex; justify-content: center; }
+  .scroll { overflow: visible; }
+  table { font-size: .56rem; }
+  th, td { padding: 3px; white-space: normal; }
+  tbody th { min-width: 0; }
+  th:first-child { position: static; }
+  pre { overflow: visible; white-space: pre-wrap; }
 }
 """
 
 # The colours of text and grid are read from the page's style, again when the reader's scheme changes.
 _DRAW = """
 const places = document.querySelectorAll(".plot");
+let printing = false;
 function draw() {
+  const size = printing ? { width: 285 } : {};  // two beside each other on A4 and Letter
   const style = getComputedStyle(document.documentElement);
   const colour = name => style.getPropertyValue("--" + name).trim();
   const axis = { gridcolor: colour("grid"), linecolor: colour("line"), tickcolor: colour("line"), zeroline: false };
@@ -461,14 +471,19 @@ function draw() {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis, yaxis: axis,
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } } } };
   FIGURES.forEach((figure, number) => Plotly.react(places[number], figure.data,
-    { ...figure.layout, template: theme }, { responsive: true, displayModeBar: false }));
+    { ...figure.layout, ...size, template: theme }, { responsive: !printing, displayModeBar: false }));
 }
 draw();
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   const media = matchMedia(query);
   if (media.addEventListener) media.addEventListener("change", draw);
 }
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(part => { part.open = true; }));
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach(part => { part.open = true; });
+  printing = true;
+  draw();
+});
+addEventListener("afterprint", () => { printing = false; draw(); });
 document.querySelectorAll(".legend button").forEach(button => button.addEventListener("click", () => {
   const number = button.dataset.number, shown = button.getAttribute("aria-pressed") !== "true";
   document.querySelectorAll(".legend button").forEach(other => {

@@ -7,7 +7,7 @@ import pytest
 from recbole_farzi.report import figures
 from recbole_farzi.report.aggregate import aggregate
 
-from .invented import LEVELS, invented
+from .invented import LEVELS, invented, invented_rows
 
 
 def test_contenders_have_means_error_bars_and_their_colours():
@@ -76,8 +76,34 @@ def test_strata_run_from_cold_to_warm_with_their_rows():
     figure = figures.strata_figure(report, "items", "ndcg@10")
     assert figure.layout.xaxis.ticktext[2] == "169-583<br>occurrences<br>43 rows (small)"
     summary = figure.data[1]
-    assert summary.y == tuple(report.value(report.find("summary"), "ndcg@10", "items", k).mean for k in range(3))
+    values = [report.value(report.find("summary"), "ndcg@10", "items", number).mean for number in range(3)]
+    assert summary.y == (*values[:2], None)  # of 43 rows nothing is said
     assert [round(x) for x in summary.x] == [0, 1, 2]
+
+
+def test_strata_that_are_all_small_are_drawn():
+    results = invented()
+    for stratum in results["strata"]["items"]:
+        stratum["rows"] = 40
+    report = aggregate(results)
+    assert not figures.leaves_out_strata(report, "items")
+    assert None not in figures.strata_figure(report, "items", "ndcg@10").data[1].y
+
+
+def test_cells_of_which_nothing_is_said_have_no_colour_of_better_or_worse():
+    results, rows = invented_rows(invented(keys=("full", "summary")))
+    report = aggregate(results, rows)
+    (heat,) = figures.grid_figure(report, "crossentropy", report.find("summary")).data
+    small = [stratum.cell for stratum in report.grid if stratum.small]
+    assert small and all(heat.z[row][column] == 0.0 for row, column in small)
+    assert all("small" in heat.text[row][column] for row, column in small)
+
+
+def test_what_labels_share_stands_at_the_axis_once():
+    figure = figures.grid_figure(report := aggregate(*invented_rows(invented())), "hit@10", report.find("summary"))
+    assert figure.layout.xaxis.ticktext == ("0-55", "56-168", "169-583")
+    assert figure.layout.xaxis.title.text == "items by occurrences"
+    assert figure.layout.yaxis.title.text == "users by training events"
 
 
 def test_empty_strata_are_gaps():
