@@ -1,7 +1,7 @@
 """What a meta-gradient costs: `recbole_farzi.adjoint` beside plain autograd, `higher` and TorchOpt.
 
     python -m pip install -c constraints.txt -e '.[benchmarks]'
-    python benchmarks/adjoint.py                      # writes results/adjoint/: results.json, table.md, figure.svg
+    python benchmarks/adjoint.py                      # writes results/adjoint/: results.json, table.md, figure.png
     python benchmarks/adjoint.py --device cuda        # the same on a GPU, to results/adjoint-cuda/
     python benchmarks/adjoint.py --draw               # table and figure anew, from results.json
     python benchmarks/adjoint.py --profile            # where the time goes: profile.md, in half a minute
@@ -522,7 +522,6 @@ def draw(results, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "adjoint"
     import matplotlib.pyplot as plt
 
     models = results["options"]["models"]
@@ -545,7 +544,7 @@ def draw(results, path):
             axis.grid(alpha=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncol=4, frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main():
@@ -598,7 +597,7 @@ def main():
         write_text(out / "results.json", json.dumps(results, indent=1) + "\n")
     write_text(out / "table.md", table(results))
     with contextlib.suppress(ImportError):  # the figure wants matplotlib
-        draw(results, out / "figure.svg")
+        draw(results, out / "figure.png")
 
 
 def _version(package):

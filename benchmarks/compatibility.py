@@ -2,7 +2,7 @@
 
     python benchmarks/compatibility.py
 
-Runs tests/test_every_model.py on its slice of ML-100K, inspects each model there, and writes what was found.
+Runs tests/test_every_model.py and tests/test_hard_files.py on their slice of ML-100K, inspects each model there, and writes what was found.
 """
 
 import os
@@ -35,17 +35,22 @@ CHECKS = {
     "test_gradient_for_soft_events_agrees_with_finite_differences": "gradient",
     "test_a_step_along_the_meta_gradient_lowers_the_real_loss": "meta-gradient",
     "test_a_model_trained_on_a_summary_is_evaluated_by_recbole": "trained and evaluated",
+    "test_plain_recbole_trains_on_the_hard_files": "hard files in plain RecBole",
 }
 
 
 def run_tests(folder):
     """``{model: {check: passed}}`` of one run of the tests."""
     report = Path(folder) / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_every_model.py", f"--junitxml={report}"]
+    files = ["tests/test_every_model.py", "tests/test_hard_files.py"]
+    command = [sys.executable, "-m", "pytest", "-q", *files, f"--junitxml={report}"]
     subprocess.run(command, cwd=ROOT, check=False)
     found = {}
     for case in ElementTree.parse(report).iter("testcase"):
-        test, model = re.fullmatch(r"(\w+)\[(\w+)\]", case.get("name")).groups()
+        of_a_model = re.fullmatch(r"(\w+)\[(\w+)\]", case.get("name"))
+        if of_a_model is None:
+            continue
+        test, model = of_a_model.groups()
         found.setdefault(model, {})[CHECKS[test]] = not len(case)  # a failure, an error or a skip is a child
     return found
 

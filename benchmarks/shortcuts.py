@@ -1,7 +1,7 @@
 """Shortcuts through Adam in reverse, and what they lose: the numbers and figures of docs/shortcuts.md.
 
     python -m pip install -c constraints.txt -e '.[benchmarks]'
-    python benchmarks/shortcuts.py          # writes results/shortcuts/: results.json, tables.md, figure.svg
+    python benchmarks/shortcuts.py          # writes results/shortcuts/: results.json, tables.md, figure.png
     python benchmarks/shortcuts.py --draw   # tables and figure anew, from results.json
 
 The problem: RecBole's SASRec (properties/model/SASRec.yaml, without dropout) on ML-100K. The inner data are spectral
@@ -263,7 +263,6 @@ def draw(results, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "shortcuts"
     import matplotlib.pyplot as plt
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4))
@@ -291,7 +290,7 @@ def draw(results, path):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def main():
@@ -317,7 +316,7 @@ def main():
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     write_text(out / "tables.md", tables(results))
     with contextlib.suppress(ImportError):  # the figure wants matplotlib
-        draw(results, out / "figure.svg")
+        draw(results, out / "figure.png")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def contender_figure(report, metric):
     style = styles(report)
     rows = [(contender, report.value(contender, metric)) for contender in report.contenders]
     rows = [(contender, value) for contender, value in rows if value.mean is not None]
-    figure = _figure(height=62 + 34 * max(len(rows), 1))
+    figure = _figure(height=62 + 34 * max(len(rows), 1), right=34)
     if not rows:
         return figure
     starts, ends = zip(*(_ends(value) for _, value in rows))
@@ -369,7 +369,7 @@ def cost_figure(report, what):
             rows.append((contender, value))
     if not rows:
         return None
-    figure = _figure(height=62 + 26 * len(rows))
+    figure = _figure(height=62 + 26 * len(rows), right=34)
     low = 10 ** math.floor(math.log10(min(value for _, value in rows)))
     for row, (contender, value) in enumerate(rows):
         text = words.seconds_text(value) if what == "seconds" else words.kilobytes(value * 1024)
@@ -441,9 +441,10 @@ def validation_figure(report):
     return figure
 
 
-def _figure(height):
+def _figure(height, right=8):
+    """An empty figure; ``right`` is its margin in pixels, where numbers stand beyond the ends of bars."""
     figure = go.Figure(layout={
-        "height": height, "margin": {"l": 8, "r": 8, "t": 12, "b": 8}, "showlegend": False, "hovermode": "closest",
+        "height": height, "margin": {"l": 8, "r": right, "t": 12, "b": 8}, "showlegend": False, "hovermode": "closest",
         "font": {"size": 12}, "dragmode": False,
     })  # fmt: skip
     figure.update_xaxes(automargin=True, zeroline=False)
