@@ -67,18 +67,29 @@ def _marked(sentence):
     return ("<eos>", *sentence, "<eos>")
 
 
+def perplexities(folder, order):
+    """``(validation, test)`` of a model of a converted text.
+
+    Args:
+        folder: that :mod:`recbole_farzi.data.convert` wrote.
+        order: n.
+    """
+    name = folder.name
+    vocabulary = {decode(line) for line in (folder / f"{name}.item").read_text(encoding="utf-8").split("\n")[1:] if line}
+    train, valid, test = (restore(folder, name, part) for part in ("train", "valid", "test"))
+    model = KneserNey(train, order, len(vocabulary))
+    return model.perplexity(valid), model.perplexity(test)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="folder that recbole_farzi.data.convert wrote")
     parser.add_argument("--orders", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    folder, name = arguments.dataset, arguments.dataset.name
-    vocabulary = {decode(line) for line in (folder / f"{name}.item").read_text(encoding="utf-8").split("\n")[1:] if line}
-    train, valid, test = (restore(folder, name, part) for part in ("train", "valid", "test"))
     print("| order | validation | test |\n| ---: | ---: | ---: |")
     for order in arguments.orders:
-        model = KneserNey(train, order, len(vocabulary))
-        print(f"| {order} | {model.perplexity(valid):.1f} | {model.perplexity(test):.1f} |", flush=True)
+        valid, test = perplexities(arguments.dataset, order)
+        print(f"| {order} | {valid:.1f} | {test:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

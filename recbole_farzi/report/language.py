@@ -11,6 +11,7 @@ from typing import Optional
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from recbole_farzi.errors import DataError
 
@@ -52,7 +53,8 @@ class Point:
 
 
 def points(results, seed=0):
-    """The contenders of several runs, each once; those that do not depend on the summary's size come first.
+    """The contenders of several runs, each once; those that do not depend on the summary's size come first. Runs of several
+    distillations of the same size (from other seeds) are pooled.
 
     Intervals hold 95% of a bootstrap over test sentences, the same sentences drawn for a contender and for full data
     (Koehn, "Statistical significance tests for machine translation evaluation", 2004, section 3, draws sentences in pairs
@@ -67,12 +69,7 @@ def points(results, seed=0):
     Raises:
         DataError: the results are of different texts, or have no sums over sentences.
     """
-    contenders = {}
-    for result in results:
-        for contender in result["contenders"]:
-            if any("by_user" not in run for run in contender["runs"]):
-                raise DataError("these results hold no sums over sentences: they were not made with farzi_positions=every")
-            contenders.setdefault((contender["key"], contender["events"]), contender)
+    contenders = _pooled(results)
     whole = {result["data"]["training_events"] for result in results}
     sizes = {tuple(run["by_user"]["events"]) for contender in contenders.values() for run in contender["runs"]}
     if len(whole) != 1 or len(sizes) != 1:
@@ -88,6 +85,18 @@ def points(results, seed=0):
     fixed = {"full": 0, "popularity": 1}
     order = sorted(contenders, key=lambda place: (fixed.get(place[0], 2), place[1], place[0] != "summary"))
     return [_point(contenders[place], means[place], means[full] if full else None, max(whole)) for place in order]
+
+
+def _pooled(results):
+    """The contenders of all results by key and size, with the runs of all of them; each run once."""
+    contenders = {}
+    for result in results:
+        for contender in result["contenders"]:
+            if any("by_user" not in run for run in contender["runs"]):
+                raise DataError("these results hold no sums over sentences: they were not made with farzi_positions=every")
+            runs = contenders.setdefault((contender["key"], contender["events"]), (contender, {}))[1]
+            runs.update(((result.get("seed"), run["seed"]), run) for run in contender["runs"])
+    return {place: {**contender, "runs": list(runs.values())} for place, (contender, runs) in contenders.items()}
 
 
 def _over_seeds(contender, name):
@@ -142,41 +151,65 @@ def _interval(value):
     return "{:.0f}% ({:.0f}–{:.0f})".format(*(100 * number for number in value))
 
 
-def curve(table):
-    """Per cent of full-data quality against the share of the tokens, for perplexity; bars are the intervals.
+_PANELS = {"perplexity_of_full": "perplexity", "accuracy_of_full": "next-word accuracy"}
+
+
+def curve(table, references=()):
+    """Per cent of full-data quality against the share of the tokens, a panel for perplexity and one for accuracy; bars are
+    the intervals.
+
+    Args:
+        table: what :func:`points` gives.
+        references: ``(label, perplexity)`` of other models of all of the text, lines in the first panel.
 
     Returns:
         A plotly figure.
     """
-    figure = go.Figure(layout={
-        "width": 760, "height": 420, "template": "plotly_white", "legend": {"x": 0.02, "y": 0.98}, "font": {"size": 13},
-        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
-    })  # fmt: skip
-    keys = [key for key in _COLOURS if any(point.key == key for point in table)]
-    for key in keys:
-        chosen = [point for point in table if point.key == key and point.perplexity_of_full is not None]
-        values = [point.perplexity_of_full for point in chosen]
-        figure.add_scatter(
-            x=[100 * point.share for point in chosen],
-            y=[100 * value for value, _, _ in values],
-            error_y={
-                "type": "data",
-                "array": [100 * (high - value) for value, _, high in values],
-                "arrayminus": [100 * (value - low) for value, low, _ in values],
-            },
-            mode="lines+markers",
-            marker={"color": _COLOURS[key], "symbol": _SYMBOLS[key], "size": 10},
-            name=chosen[0].label if chosen else key,
-        )
-    shares = [point.share for point in table if point.key in keys]
-    unigram = next((point for point in table if point.key == "popularity" and point.perplexity_of_full), None)
-    if unigram is not None:
-        figure.add_hline(y=100 * unigram.perplexity_of_full[0], line_dash="dot", annotation_text=unigram.label)
-    if any(point.key == "full" for point in table):
-        figure.add_hline(y=100, line_dash="dash", annotation_text="full data", annotation_position="bottom right")
+    figure = make_subplots(1, 2, subplot_titles=list(_PANELS.values()), horizontal_spacing=0.09)
+    figure.update_layout(
+        width=1200, height=460, template="plotly_white", font={"size": 13}, margin={"l": 60, "r": 20, "t": 40, "b": 90},
+        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": -0.16, "yanchor": "top"},
+    )  # fmt: skip
+    full = next((point for point in table if point.key == "full"), None)
+    for column, name in enumerate(_PANELS, start=1):
+        for key in _COLOURS:
+            chosen = [point for point in table if point.key == key and getattr(point, name) is not None]
+            if chosen:
+                figure.add_trace(_trace(key, chosen, [getattr(point, name) for point in chosen], column == 1), 1, column)
+        unigram = next((point for point in table if point.key == "popularity" and getattr(point, name)), None)
+        if unigram is not None:
+            _line(figure, column, unigram.label, 100 * getattr(unigram, name)[0], "dot")
+        if full is not None:
+            _line(figure, column, full.label, 100.0, "dash")
+    for label, perplexity in references if full is not None else ():
+        _line(figure, 1, label, 100 * full.perplexity[0] / perplexity, "dashdot")
+    shares = [point.share for point in table if point.key in _COLOURS]
     figure.update_xaxes(title_text="share of the training tokens, per cent (log scale)", type="log")
     if shares:
         figure.update_xaxes(range=[math.log10(100 * min(shares)) - 0.2, math.log10(100 * max(shares)) + 0.2])
-        figure.update_xaxes(tickvals=sorted({round(100 * share, 2) for share in shares}))
-    figure.update_yaxes(title_text="perplexity, per cent of full-data quality")
+        figure.update_xaxes(tickvals=sorted({float(f"{100 * share:.2g}") for share in shares}))
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title_text="per cent of full-data quality", col=1)
     return figure
+
+
+def _trace(key, chosen, values, named):
+    return go.Scatter(
+        x=[100 * point.share for point in chosen],
+        y=[100 * value for value, _, _ in values],
+        error_y={
+            "type": "data",
+            "array": [100 * (high - value) for value, _, high in values],
+            "arrayminus": [100 * (value - low) for value, low, _ in values],
+        },
+        mode="lines+markers",
+        marker={"color": _COLOURS[key], "symbol": _SYMBOLS[key], "size": 10},
+        name=chosen[0].label,
+        showlegend=named,
+    )
+
+
+def _line(figure, column, label, height, dash):
+    figure.add_hline(
+        y=height, line_dash=dash, line_width=1, annotation_text=label, annotation_position="bottom right", row=1, col=column
+    )

@@ -78,10 +78,23 @@ def test_table_and_curve_show_the_same(results):
     text = markdown_table(table)
     assert text.count("\n") == 6
     assert "| summary | 10 | 1% | 0.0391 | 1 | 400.0 | 25% (25–25) | 10.00% | 50% (50–50) | 2 |" in text
-    figure = curve(table)
-    drawn = {trace.name: list(trace.y) for trace in figure.data}
-    assert drawn["summary"] == pytest.approx([25, 10000 / math.sqrt(60000)]) and drawn["random"] == pytest.approx([100 / 9])
-    assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([100 / 7, 100])
+    figure = curve(table, [("trigram", 50.0)])
+    drawn = {(trace.name, trace.yaxis): list(trace.y) for trace in figure.data}
+    assert drawn["summary", "y"] == pytest.approx([25, 10000 / math.sqrt(60000)])
+    assert drawn["random", "y"] == pytest.approx([100 / 9]) and drawn["random", "y2"] == pytest.approx([50])
+    lines = [(shape.yref, shape.y0) for shape in figure.layout.shapes]
+    assert lines == [("y", pytest.approx(100 / 7)), ("y", 100), ("y2", 25), ("y2", 100), ("y", pytest.approx(200))]
+
+
+def test_distillations_of_the_same_size_are_pooled(results):
+    """Another seed's runs join; those that are in several results count once."""
+    other = result(contender("summary", 10, [run(math.log(900), 0.3, 7)]))
+    other["seed"] = 7
+    table = {(point.key, point.tokens): point for point in points([*results, other])}
+    assert table["full", 1000].runs == 1
+    pooled = table["summary", 10]
+    assert pooled.runs == 2 and pooled.perplexity[0] == pytest.approx(650)
+    assert pooled.perplexity_of_full[0] == pytest.approx(100 / 600) and pooled.accuracy[0] == pytest.approx(0.2)
 
 
 def test_results_that_do_not_belong_together_are_refused(results):
