@@ -52,16 +52,16 @@ def check_inter_file(config):
             for field, kind in columns:
                 if kind not in types:
                     raise DataError(
-                        f"{path}, line 1: column {field!r} has type {kind!r}; write name:type with a type of "
+                        f"{path}, line 1: column {field!r:.200} has type {kind!r:.200}; write name:type with a type of "
                         + ", ".join(sorted(types))
                     )
                 if kind != needed.get(field, kind):
-                    raise DataError(f"{path}, line 1: column {field} has type {kind}; it must be {needed[field]}")
+                    raise DataError(f"{path}, line 1: column {field} has type {kind:.200}; it must be {needed[field]}")
             if len({field for field, _ in columns}) < len(columns):
-                raise DataError(f"{path}, line 1: two columns have the same name: {', '.join(f for f, _ in columns)}")
+                raise DataError(f"{path}, line 1: two columns have the same name: {', '.join(f for f, _ in columns):.500}")
             missing = set(needed) - {field for field, _ in columns}
             if missing:
-                raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(f for f, _ in columns)}")
+                raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(f for f, _ in columns):.500}")
             positions = [(i, field, kind) for i, (field, kind) in enumerate(columns) if field in needed]
             events = 0
             for number, line in enumerate(lines, start=2):
@@ -102,7 +102,7 @@ def _check_benchmark_file(config, path):
             columns = [field.partition(":")[0] for field in next(lines, "").rstrip("\r\n").split(separator)]
             missing = set(needed) - set(columns)
             if missing:
-                raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
+                raise DataError(f"{path} lacks column {', '.join(sorted(missing))}; it has {', '.join(columns):.500}")
             place = columns.index(needed[1])
             for number, line in enumerate(lines, start=2):
                 values = line.rstrip("\r\n").split(separator)
@@ -139,7 +139,7 @@ def _unquoted(path, number, value):
     inner = value[1:-1].replace('""', "")
     if len(value) < 2 or not value.endswith('"') or '"' in inner:
         raise DataError(
-            f"{path}, line {number}: {value!r} begins with a quotation mark and does not end with one; pandas would read "
+            f"{path}, line {number}: {value!r:.200} begins with a quotation mark and does not end with one; pandas would read "
             "on into the next fields"
         )
     return value[1:-1].replace('""', '"')
@@ -150,14 +150,14 @@ def _check_value(path, number, field, kind, value):
         raise DataError(f"{path}, line {number}: {field} is missing")
     if kind == "token":
         if value in MISSING_WORDS:
-            raise DataError(f"{path}, line {number}: {field} is {value!r}, which pandas reads as missing; rename it")
+            raise DataError(f"{path}, line {number}: {field} is {value!r:.200}, which pandas reads as missing; rename it")
         return
     try:
         finite = math.isfinite(float(value)) and value.isascii() and "_" not in value
     except ValueError:
         finite = False
     if not finite:
-        raise DataError(f"{path}, line {number}: {field} is {value!r}, which is not a number")
+        raise DataError(f"{path}, line {number}: {field} is {value!r:.200}, which is not a number")
 
 
 def _is_known_to_recbole(config):

@@ -156,7 +156,14 @@ def test_a_good_file_broken_in_any_way(load):
     assert counts["right result"] and counts["one clear error"]
 
 
+LONG = b"x" * 5000
+
+
 @given(content=st.one_of(broken(), st.binary(max_size=300), st.binary(max_size=100).map(lambda tail: HEADER + tail)))
+@example(content=GOOD.replace(b"\t10\n", b"\t" + LONG + b"\n", 1))  # messages quote the beginning of what is long
+@example(content=GOOD.replace(b"user_id", LONG, 1))
+@example(content=GOOD.replace(b"user_id:token", b"user_id:" + LONG, 1))
+@example(content=GOOD.replace(b"u1", b'"' + LONG, 1))
 def _checked(load, counts, content):
     counts["one clear error" if isinstance(load(content, only_check=True), Exception) else "passed the check"] += 1
 
