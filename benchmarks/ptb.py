@@ -62,7 +62,8 @@ def distillation_table(records):
         scores = {one["step"]: one["metrics"].get("perplexity") for one in done["validations"]}
         lines.append(
             f"| {summary['sequences']} x {summary['length']} | {result['seed']} | {done['outer_steps']} | "
-            f"{done['seconds'] / max(done['outer_steps'], 1):.1f} | {done['best_step']} | {scores[0]:.1f} | {scores[done['best_step']]:.1f} |"
+            f"{done['seconds'] / max(done['outer_steps'], 1):.1f} | {done['best_step']} | {scores[0]:.1f} | "
+            f"{scores[done['best_step']]:.1f} |"
         )
     return "\n".join(lines)
 

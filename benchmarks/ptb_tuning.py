@@ -36,7 +36,8 @@ QUIET = {"show_progress": False, "state": "ERROR"}
 
 def prepare(dataset, options):
     """``(config, split, factory)`` of a trial."""
-    config, model_class = build_config("SASRec", dataset, [str(ROOT / "properties" / "language.yaml")], {**options, **QUIET})
+    files = [str(ROOT / "properties" / "language.yaml")]
+    config, model_class = build_config("SASRec", dataset, files, {**options, **QUIET})
     init_logger(config)
     logging.getLogger().setLevel(logging.ERROR)
     read_options(config)
@@ -80,7 +81,8 @@ def table(stored):
         if not trials:
             continue
         best = min(trials, key=lambda trial: trial["perplexity"])
-        lines = [f"| {kind}: options tried | validation perplexity | on the way | processor seconds |", "| --- | ---: | --- | ---: |"]
+        head = f"| {kind}: options tried | validation perplexity | on the way | processor seconds |"
+        lines = [head, "| --- | ---: | --- | ---: |"]
         for trial in trials:
             options = ", ".join(f"{name.removeprefix('farzi_')} {value}" for name, value in trial["options"].items())
             value = f"{trial['perplexity']:.1f}"
