@@ -9,6 +9,7 @@ import scipy.sparse.linalg
 import torch
 
 from recbole_farzi.errors import DataError
+from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
 
 __all__ = ["random_start", "spectral_start", "teacher_start", "pick_windows"]
@@ -104,8 +105,8 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
 
     The logits of an event are the teacher's for the next item after the events before it (log popularity for the
     first), plus ``own_item`` times the similarity ``E E_x`` of all items to the event itself, ``E`` being the teacher's
-    item table. Their mean is the decoder's bias; the rest is cut to its ``d`` largest singular values, split evenly
-    between ``Z`` and ``M``.
+    item table. ``Z``, ``M`` and the bias are what comes closest to them with rank d
+    (:func:`recbole_farzi.factorisation.factorise`).
 
     Args:
         windows: item ids, shape [mu, xi].
@@ -133,9 +134,7 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
     logits = torch.cat(logits)
     mu, xi, _ = logits.shape
     logits = logits.view(mu * xi, -1)
-    logits = logits - logits.mean(dim=1, keepdim=True)  # a softmax does not see a constant
-    bias = logits.mean(dim=0)
-    left, right = _truncated_svd(logits - bias, latent_dim, seed)
+    left, right, bias = factorise(torch.log_softmax(logits, dim=-1), latent_dim, seed)
     pad = torch.nn.functional.pad
     return Summary(
         left.view(mu, xi, -1).contiguous(),
@@ -152,16 +151,3 @@ def _log_popularity(counts):
     log = torch.log(weights / weights.sum())
     log[0] = 0.0
     return log.float()
-
-
-def _truncated_svd(matrix, rank, seed):
-    """``matrix ~ left @ right.T`` by its largest singular values (Halko et al. 2011), their roots on either side;
-    columns of zeros where ``rank`` is more than the matrix has."""
-    most = min(matrix.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        u, s, v = torch.svd_lowrank(matrix, q=min(rank + 10, most), niter=6)
-    keep = min(rank, most)
-    root = s[:keep].sqrt()
-    pad = (0, rank - keep)
-    return torch.nn.functional.pad(u[:, :keep] * root, pad), torch.nn.functional.pad(v[:, :keep] * root, pad)
