@@ -67,8 +67,8 @@ CELLS = (
 def make(cell, folder):
     """Make the environment as the Makefile does; returns ``(its python, None)`` or ``(None, why not)``."""
     interpreter = shutil.which(f"python{cell.python}")
-    if interpreter is None:
-        return None, f"there is no python{cell.python} here"
+    if interpreter is None or subprocess.run([interpreter, "-c", ""], capture_output=True).returncode:
+        raise SystemExit(f"there is no python{cell.python} on the path that runs; what is on record stays")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     constraints = folder / "constraints.txt"
