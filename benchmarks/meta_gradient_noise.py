@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbole_farzi.adjoint import Adam, StoreAll, Truncated, unroll
+from recbole_farzi.adjoint import StoreAll, Truncated, unroll
 from recbole_farzi.configuration import build_config, parse_overrides
 from recbole_farzi.data import load_split
 from recbole_farzi.models import ModelFactory, seeded
@@ -29,6 +29,7 @@ from recbole_farzi.starts import pick_windows, teacher_start
 from recbole_farzi.storage import write_text
 from recbole_farzi.student import Student
 from recbole_farzi.training import WindowLoader, WindowTrainer
+from recbole_farzi.update_rules import differentiable_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = [  # differentiated steps (None: all), changes of the recipe
@@ -78,7 +79,7 @@ class Problem:
             lambda params, rows, step: student.soft_loss(rows, params),
             {name: p.detach().clone() for name, p in self.factory(1000 + seed).named_parameters()},
             leaf,
-            optimizer=Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay),
+            optimizer=differentiable_rule(inner, rates),
             steps=inner.steps,
             adjoint=StoreAll() if window is None else Truncated(last=window),
             batches=batch_order(len(leaf), inner.batch_size, inner.steps, seed),

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from recbole_farzi.adjoint import (
-    Adam,
     Captured,
     Checkpointed,
     Compiled,
@@ -38,6 +37,7 @@ from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import soft_distributions
 from recbole_farzi.summary import Summary
+from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Distiller", "OuterStep"]
 
@@ -297,12 +297,11 @@ class Distiller:
         """Train a trajectory ``steps`` further; returns it, detached, and its parameters with their history."""
         inner = self.recipe
         rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
-        adam = Adam(lr=rates, betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay)
         params, state = unroll(
             self.inner_loss,
             trajectory.params,
             distributions,
-            optimizer=adam,
+            optimizer=differentiable_rule(inner, rates),
             steps=steps,
             adjoint=self._adjoint(trajectory),
             batches=trajectory.order[trajectory.step : trajectory.step + steps],

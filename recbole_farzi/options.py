@@ -8,6 +8,7 @@ from typing import Optional, Union
 
 from recbole_farzi.errors import OptionError
 from recbole_farzi.strata import read_edges
+from recbole_farzi.update_rules import RULES
 
 __all__ = [
     "SummaryOptions",
@@ -60,9 +61,10 @@ class InnerOptions:
     weight_decay: float
     dropout: bool
     decay: float
+    optimizer: str = "adam"  # recipes of before there was a choice do not say
 
     def rates(self):
-        """Adam's learning rate at each of the T steps: constant at first, then falling linearly, the last one above 0."""
+        """The learning rate at each of the T steps: constant at first, then falling linearly, the last one above 0."""
         falling = self.decay * self.steps
         return [
             self.learning_rate * min(1.0, (self.steps - step) / falling) if falling else self.learning_rate
@@ -162,6 +164,7 @@ def read_options(config):
         weight_decay=read.number("farzi_inner_weight_decay", at_least=0.0),
         dropout=read.boolean("farzi_inner_dropout"),
         decay=read.number("farzi_inner_decay", at_least=0.0, at_most=1.0),
+        optimizer=read.choice("farzi_inner_optimizer", RULES),
     )
     outer = OuterOptions(
         steps=read.integer("farzi_outer_steps", at_least=0),

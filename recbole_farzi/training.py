@@ -24,6 +24,7 @@ from recbole_farzi.sequences import Sequences, batch_order
 from recbole_farzi.soft_events import soft_cross_entropy_dense
 from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student
+from recbole_farzi.update_rules import torch_optimizer
 
 __all__ = [
     "LabelTrainer",
@@ -359,14 +360,12 @@ class SummaryLoader:
 
 
 def recipe_optimizer(model, inner):
-    """The Adam of a recipe (:class:`recbole_farzi.options.InnerOptions`), fresh, for a model's parameters.
+    """The optimiser of a recipe (:class:`recbole_farzi.options.InnerOptions`), fresh, for a model's parameters.
 
     Its learning rate follows the recipe by itself, step after step, and stays where it is after the last.
     """
     rates = inner.rates()
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=rates[0], betas=inner.betas, eps=inner.eps, weight_decay=inner.weight_decay
-    )
+    optimizer = torch_optimizer(model.parameters(), inner, rates[0])
     coming = iter(rates[1:])
 
     def next_rate(optimizer, *_):
@@ -378,7 +377,7 @@ def recipe_optimizer(model, inner):
 
 
 class SummaryTrainer(RowTrainer):
-    """Trains on a summary by its recipe: one epoch of T steps of Adam, no early stopping.
+    """Trains on a summary by its recipe: one epoch of T steps of its optimiser, no early stopping.
 
     Args:
         config: RecBole's Config.

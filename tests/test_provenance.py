@@ -49,7 +49,7 @@ def test_a_stage_says_which_of_the_plugins_options_it_depends_on(make_config):
     chosen = settings(make_config()[0], keep=lambda name: name.startswith("farzi_inner_"))
     assert {name for name in chosen if name.startswith("farzi_")} == {
         "farzi_inner_steps", "farzi_inner_batch_size", "farzi_inner_learning_rate", "farzi_inner_betas", "farzi_inner_eps",
-        "farzi_inner_weight_decay", "farzi_inner_dropout", "farzi_inner_decay",
+        "farzi_inner_weight_decay", "farzi_inner_dropout", "farzi_inner_decay", "farzi_inner_optimizer",
     }  # fmt: skip
     assert chosen["learning_rate"] == 0.003
 
