@@ -59,7 +59,9 @@ setup(
         *(f'{need}; python_version >= "3.12"' for need in RECBOLE_NEEDS),
     ],
     extras_require={
-        "test": ["hypothesis>=6.100", "pytest>=7.4", "pytest-xdist>=3.5"],
+        "test": ["hypothesis>=6.100", "optuna>=4.0", "pytest>=7.4", "pytest-xdist>=3.5"],
+        # For run_farzi.py --study: the search and its storage, and what draws an SVG.
+        "studies": ["optuna>=4.0", "matplotlib>=3.8"],
         # For benchmarks/adjoint.py and benchmarks/shortcuts.py: the peers, and what draws.
         "benchmarks": ["higher>=0.2.1", "matplotlib>=3.8", "torchopt>=0.7.3"],
     },

@@ -122,7 +122,7 @@ def settings(config, keep):
 
 
 def code(model_class):
-    """SHA-256 of the code that a result depends on: the plugin's (its reports left out) and the model's own.
+    """SHA-256 of the code that a result depends on: the plugin's (its reports and studies left out) and the model's own.
 
     Args:
         model_class: the student's class; RecBole's and PyTorch's own code is named by their versions.
@@ -141,7 +141,7 @@ def code(model_class):
 @functools.lru_cache(maxsize=None)
 def _plugin():
     root = Path(__file__).parent
-    files = sorted(path for path in root.rglob("*.py") if path.relative_to(root).parts[0] != "report")
+    files = sorted(path for path in root.rglob("*.py") if path.relative_to(root).parts[0] not in ("report", "studies"))
     return [[path.relative_to(root).as_posix(), digest(path.read_bytes())] for path in files]
 
 

@@ -91,6 +91,28 @@ def run_students(distillers, students, dataset=None, config_file_list=(), config
     return compare_architectures(distillers, students, dataset, config_file_list, config_dict, command=command_line() or "recbole_farzi.run_students(...)")
 
 
+def run_one_study(given):
+    """``--study NAME``: its trials; prints where its table, CSV and figure are."""
+    from recbole.utils import init_logger
+
+    from recbole_farzi.configuration import build_config
+    from recbole_farzi.provenance import command_line
+    from recbole_farzi.studies import run_study
+
+    if len(given.models) > 1:
+        raise OptionError("a study takes one model")
+    model = given.models[0] if given.models else None
+    overrides = {"state": "WARNING", **given.overrides}  # trials would each tell their whole course
+    config, _ = build_config(model, given.dataset, given.config_files, overrides)
+    _start_logging(config, init_logger)
+    jobs, budget = given.study[1:]
+    results, folder = run_study(
+        given.study[0], model, given.dataset, given.config_files, overrides, jobs, budget, command_line() or ""
+    )
+    print((folder / "study.md").read_text(encoding="utf-8"))
+    print(f"{results['done']} of {results['total']} trials. Table, CSV and figure: {folder}")
+
+
 def remake_report(directory):
     """``--report DIR``: the report of a folder again, from what was saved there; prints its tables."""
     from recbole_farzi.report import render_again, terminal_table
@@ -131,6 +153,7 @@ class Arguments(NamedTuple):
     cold_start: list
     report: Optional[str]
     trust_checkpoint: bool = False
+    study: Optional[tuple] = None  # name, jobs, budget
 
 
 def parse_arguments(arguments):
@@ -171,11 +194,17 @@ def parse_arguments(arguments):
         "more than weights and settings may run the code that it names",
     )  # fmt: skip
     parser.add_argument("--report", metavar="FOLDER", help="train nothing: make the report in this folder again")
+    parser.add_argument(
+        "--study", metavar="NAME", help="answer a question about the method on this dataset: a study of properties/studies, or a "
+        "property file of your own (docs/studies.md)",
+    )  # fmt: skip
+    parser.add_argument("--jobs", metavar="N", help="trials of a study at a time [1]")
+    parser.add_argument("--budget", metavar="TIME", help="a size of the study that fits, such as 30m; or tiny")
     trust, arguments = _switch("trust_checkpoint", arguments)
     known, rest = parser.parse_known_args(arguments)
     files = [name for text in known.config_files for name in text.split()]
     overrides = parse_overrides(rest)
-    given = [name for name in ("cold_start", "report", "students") if getattr(known, name)]
+    given = [name for name in ("cold_start", "report", "students", "study") if getattr(known, name)]
     if len(given) > 1:
         raise OptionError(f"give one of {', '.join(f'--{name}' for name in given)}")
     if trust and given != ["cold_start"]:
@@ -184,7 +213,15 @@ def parse_arguments(arguments):
         raise OptionError("--report makes a report from what was saved; it takes no other argument")
     if given == ["cold_start"] and (known.model or known.dataset):
         raise OptionError("--cold_start takes model and dataset from the checkpoints; leave out -m and -d")
-    return Arguments(known.model, known.dataset, files, overrides, known.students, known.cold_start, known.report, trust)
+    if not known.study and (known.jobs or known.budget):
+        raise OptionError("--jobs and --budget belong to --study")
+    jobs = known.jobs or "1"
+    if not jobs.isdecimal():
+        raise OptionError(f"--jobs {jobs!r} must be a whole number")
+    study = (known.study, int(jobs), known.budget) if known.study else None
+    return Arguments(
+        known.model, known.dataset, files, overrides, known.students, known.cold_start, known.report, trust, study
+    )
 
 
 def _switch(name, arguments):
@@ -212,6 +249,8 @@ def main(arguments=None):
             remake_report(given.report)
         elif given.cold_start:
             report_on(given.cold_start, given.config_files, given.overrides, given.trust_checkpoint)
+        elif given.study:
+            run_one_study(given)
         elif given.students:
             run_students(models or [None], given.students, *settings)
         elif len(models) > 1:

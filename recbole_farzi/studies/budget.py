@@ -1,0 +1,116 @@
+"""Which size of a study fits a budget: what trials cost here is measured, on few points, before anything is decided.
+
+A probe distils for :data:`PROBE_STEPS` outer steps and takes the time of the steps, of a validation and of what comes
+before them. The first, the middle and the last point are probed; the dearest stands for all, so that a size that is said
+to fit leaves room rather than runs over. The teacher that the probe needs is that of the first seed: nothing of it is lost.
+"""
+
+import re
+import time
+from typing import NamedTuple
+
+from recbole_farzi.errors import OptionError
+
+__all__ = ["Costs", "PROBE_STEPS", "choose", "seconds_of", "seconds_of_study", "read_budget"]
+
+PROBE_STEPS = 4
+_PROBED = {"farzi_outer_steps": PROBE_STEPS, "farzi_eval_step": PROBE_STEPS - 1, "farzi_eval_students": 1, "farzi_start_draws": 1}
+
+
+class Costs(NamedTuple):
+    """Seconds that a trial takes for each of its parts.
+
+    Attributes:
+        setup: reading the data, measuring memory, making a start.
+        step: an outer step.
+        validation: training one student and evaluating it.
+        pool: a teacher, once for each seed.
+    """
+
+    setup: float
+    step: float
+    validation: float
+    pool: float
+
+
+def read_budget(text):
+    """Seconds of a budget such as ``90s``, ``30m``, ``2h`` or ``1h30m``.
+
+    Raises:
+        OptionError: it is not of that form.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    parts = [float(part) if part else 0.0 for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1)))
+    if seconds <= 0:
+        raise OptionError(f"--budget {text!r} must be a time such as 90s, 30m or 1h30m, or tiny")
+    return seconds
+
+
+def probe_options(options):
+    """Options of a trial that is probed."""
+    return {**options, **_PROBED}
+
+
+def measured(moments, pool_seconds):
+    """:class:`Costs` from the moments of a probe.
+
+    Args:
+        moments: seconds at its beginning, and after its validations at steps 0, PROBE_STEPS - 1 and PROBE_STEPS.
+        pool_seconds: that building its pool took.
+    """
+    begun, first, second, third = moments
+    step = max((second - first) - (third - second), 0.0) / (PROBE_STEPS - 2)
+    validation = max(third - second - step, 0.0)
+    return Costs(max(first - begun - validation, 0.0), step, validation, pool_seconds)
+
+
+def dearest(costs):
+    """The largest of each part."""
+    return Costs(*(max(parts) for parts in zip(*costs)))
+
+
+def seconds_of(costs, outer, draws, students):
+    """What one trial takes.
+
+    Args:
+        costs: :class:`Costs`.
+        outer: :class:`recbole_farzi.options.OuterOptions` of the trial.
+        draws: starts that are tried.
+        students: students that are trained on test.
+    """
+    validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
+    return costs.setup + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
+
+
+def seconds_of_study(costs, trials, seeds, jobs):
+    """What a study takes: ``trials``, seconds of each, and a teacher for each seed but the first, by ``jobs`` at a time."""
+    return (sum(trials) + max(seeds - 1, 0) * costs.pool) / jobs
+
+
+def choose(sizes, seconds, budget):
+    """The first size, they come from the largest, that fits; the last one if none does.
+
+    Args:
+        sizes: of the study.
+        seconds: function from a size to the seconds that it takes.
+        budget: seconds that are left.
+
+    Returns:
+        ``(size, seconds, fits)``.
+    """
+    for size in sizes:
+        needed = seconds(size)
+        if needed <= budget:
+            return size, needed, True
+    return sizes[-1], needed, False
+
+
+class Stopwatch:
+    """Moments of a probe: to be called as ``tell``."""
+
+    def __init__(self):
+        self.moments = [time.perf_counter()]
+
+    def __call__(self, share):
+        self.moments.append(time.perf_counter())

@@ -1,0 +1,92 @@
+"""Options of a study that depend on the data: a share of its events, a share of its bytes, full rank.
+
+===============================  ===================================================================================
+``events_share: s``              ``farzi_sequences`` such that the summary has this share of the training events
+``bytes_share: s``               the same for bytes: Z, M and b against 4 bytes an event
+``farzi_latent_dim: full``       the smallest rank at which ``Z M`` can be any matrix: min(mu xi, V - 1)
+===============================  ===================================================================================
+
+``farzi_inner_batch_size`` and ``farzi_window`` are lowered to what a point allows: the sequences there are, and the inner steps.
+"""
+
+from typing import NamedTuple
+
+from recbole_farzi.contenders import BYTES_PER_EVENT
+from recbole_farzi.errors import DataError, OptionError
+
+__all__ = ["QUANTITIES", "Facts", "resolve"]
+
+QUANTITIES = ("events_share", "bytes_share")
+
+
+class Facts(NamedTuple):
+    """What is known of a dataset: training events, V with padding, MAX_ITEM_LIST_LENGTH."""
+
+    events: int
+    vocabulary: int
+    maximum: int
+
+
+def resolve(options, defaults, facts):
+    """Plain options from those of a point.
+
+    Args:
+        options: of the point, quantities among them.
+        defaults: function from an option's name to its value where the point does not set it.
+        facts: :class:`Facts`.
+
+    Returns:
+        dict of options that RecBole's Config takes.
+
+    Raises:
+        DataError: the point is impossible on this data, in one line: as where M alone takes more than the bytes that are asked for.
+        OptionError: a quantity makes no sense.
+    """
+    out = {name: value for name, value in options.items() if name not in QUANTITIES}
+
+    def get(name):
+        return out.get(name, defaults(name))
+
+    length = get("farzi_length") or facts.maximum + 1
+    if "events_share" in options:
+        share = _share(options, "events_share")
+        out["farzi_sequences"] = max(1, round(share * facts.events / length))
+    if "bytes_share" in options:
+        out["farzi_sequences"] = _of_bytes(_share(options, "bytes_share"), get, length, facts)
+    if get("farzi_latent_dim") == "full":
+        out["farzi_latent_dim"] = min(get("farzi_sequences") * length, facts.vocabulary - 1)
+    for name, most in (("farzi_inner_batch_size", get("farzi_sequences")), ("farzi_window", get("farzi_inner_steps"))):
+        if get(name) > most:
+            out[name] = most
+    return out
+
+
+def _share(options, name):
+    share = options[name]
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share:
+        raise OptionError(f"{name}={share!r} of a study must be a number above 0")
+    return share
+
+
+def _of_bytes(share, get, length, facts):
+    numbers = share * facts.events * BYTES_PER_EVENT * 8 / get("farzi_bits")
+    rank = get("farzi_latent_dim")
+    if rank == "full":
+        rank = facts.vocabulary - 1  # with fewer events the rank, and the bytes, are smaller: then that is the largest that fits
+        fitting = [
+            count for count in range(1, int(numbers // length) + 1)
+            if _numbers(count * length, min(count * length, rank), facts) <= numbers
+        ]  # fmt: skip
+        sequences = max(fitting, default=0)
+    else:
+        sequences = int((numbers - (rank + 1) * facts.vocabulary) // (rank * length))
+    if sequences < 1:
+        raise DataError(
+            f"rank {rank} does not fit: the token decoder leaves no room for a sequence of {length} events in "
+            f"{share:.3g} of the data's bytes"
+        )
+    return sequences
+
+
+def _numbers(events, rank, facts):
+    return rank * (events + facts.vocabulary) + facts.vocabulary

@@ -1,0 +1,462 @@
+"""``run_farzi.py --study NAME``: plans a study, runs its trials, and writes its CSV and figure after every one.
+
+What is where, NAME being ``DATASET-MODEL-STUDY``:
+
+``CHECKPOINT_DIR/studies/NAME/``       ``plan.json`` (what was decided), ``study.db`` (Optuna), ``pools/`` and a folder a trial
+``REPORT_PATH/NAME/``                  ``trials.csv``, ``test.csv``, ``points.csv``, ``study.md``, ``figure.html``, ``figure.svg``,
+                                       ``study.json``
+
+The same command goes on where it was interrupted; run twice at a time, on one machine or on two that share the folder, it
+divides the trials. ``--jobs N`` does that with N processes here, each on a device of its own as far as there are enough.
+"""
+
+import json
+import logging
+import multiprocessing
+import time
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from recbole.utils import set_color
+from tqdm import tqdm
+
+from recbole_farzi.configuration import build_config
+from recbole_farzi.data import load_split
+from recbole_farzi.errors import DataError, Interrupted, OptionError, StorageError
+from recbole_farzi.locks import alone_in
+from recbole_farzi.options import read_options
+from recbole_farzi.provenance import code, environment, settings
+from recbole_farzi.storage import check_writable, digest, read_json, write_bytes, write_json, write_text
+from recbole_farzi.studies import budget as budgets
+from recbole_farzi.studies import figure, generated, results as tables
+from recbole_farzi.studies.board import Board, optuna_or_refuse
+from recbole_farzi.studies.definition import Point, Search, Size, load_study
+from recbole_farzi.studies.quantities import Facts, resolve
+from recbole_farzi.studies.trial import ROWS, Setting, read_outcome, run_trial
+
+__all__ = ["run_study", "write_outputs"]
+
+_STAY = 0.9  # share of a budget that is planned for; the rest is for what a probe does not see
+_POLL = 2.0  # seconds
+
+
+class _Places(NamedTuple):
+    state: Path
+    output: Path
+
+
+def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=None, jobs=1, budget=None, command=""):
+    """Run a study, or go on with it.
+
+    Args:
+        name: of a study in ``properties/studies``, or a property file.
+        model, dataset, config_file_list, config_dict: as for :func:`recbole_farzi.run.run_farzi`; they hold for all points.
+        jobs: processes that run trials at a time.
+        budget: a time such as ``"30m"``, ``"tiny"`` for a moment of every step, or None for the study's largest size.
+        command: for the record.
+
+    Returns:
+        ``(results, folder)``: see :mod:`recbole_farzi.studies.results`.
+
+    Raises:
+        FarziError: whatever a user can mend, in one line, before any trial.
+    """
+    begun = time.perf_counter()
+    optuna_or_refuse()
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= 256:
+        raise OptionError(f"--jobs {jobs!r} must be a whole number from 1 to 256")
+    seconds = None if budget in (None, "tiny") else budgets.read_budget(budget)
+    threads = max(1, torch.get_num_threads() // jobs)
+    torch.set_num_threads(threads)  # of every process: a run's bits depend on it
+    planner = _Planner(name, model, dataset, config_file_list, config_dict)
+    plan = planner.plan(budget, seconds, jobs, begun, command)
+    places = _Places(Path(plan["state"]), Path(plan["output"]))
+    deadline = None if seconds is None else begun + seconds
+    board = _board(places, plan)
+    found = write_outputs(places, plan, board)
+    logging.getLogger().info(set_color("Study", "pink") + f": {plan['title']}; {plan['says']}")
+    workers = _start_workers(jobs, places, threads, deadline) if jobs > 1 else []
+    bar = tqdm(
+        total=found["total"], initial=found["done"], ncols=100, desc=set_color("Study      ", "pink"),
+        disable=not planner.config["show_progress"], smoothing=0,
+    )  # fmt: skip
+    try:
+        with bar:
+            if workers:
+                _watch(workers, places, plan, board, bar)
+            else:
+                _work(places, plan, board, deadline, bar)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(f"{str(interrupt) or 'in a study'}; what is done is in {places.output}") from interrupt
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+            worker.join()
+        found = write_outputs(places, plan, board)
+    if found["said"]:
+        logging.getLogger().warning(found["said"])
+    return found, places.output
+
+
+class _Planner:
+    """Reads what a study needs to know before its first trial, and decides."""
+
+    def __init__(self, name, model, dataset, files, overrides):
+        self.files = tuple(str(file) for file in files)
+        overrides = dict(overrides or {})
+        config, self.model_class = build_config(model, dataset, files, overrides)
+        self.study = load_study(name, self.model_class)
+        for point in self.study.points:
+            clash = sorted((set(point.options) | set(point.tune)) & set(overrides))
+            if clash:
+                raise OptionError(f"option {clash[0]} is what study {self.study.name} varies; leave it out")
+        model = model or config["model"]
+        self.setting = Setting(
+            model if isinstance(model, str) else f"{model.__module__}:{model.__qualname__}", config["dataset"], self.files,
+            {**self.study.options, **overrides}, self.study.contenders,
+        )  # fmt: skip
+        self.overrides = overrides
+        self.config, _ = build_config(self.setting.model, self.setting.dataset, files, self.setting.options)
+        data = "generated" if any("data" in p.options for p in self.study.points) else config["dataset"]
+        name = f"{data}-{self.model_class.__name__}-{self.study.name}"
+        self.dataset = data
+        self.places = _Places(
+            Path(self.config["checkpoint_dir"]) / "studies" / name, Path(read_options(self.config).output.report_path) / name
+        )
+        for place in self.places:
+            check_writable(place)
+
+    def plan(self, budget, seconds, jobs, begun, command):
+        """What is to be run, as plain values; also in ``plan.json``. A plan of before that still holds is taken again."""
+        size, says = self.study.sizes[0], "all of it"
+        if budget == "tiny":
+            size, says = self.study.tiny, "tiny: shows every step, answers nothing"
+        given = self._given(budget)
+        old = self._old(given)
+        if old is not None:
+            return old
+        if seconds is not None:
+            size, says = self._fitting(seconds, jobs, begun)
+        points, impossible = self._points(size)
+        if not points:
+            raise OptionError(f"no point of study {self.study.name} is possible on {self.dataset}: {next(iter(impossible.values()))}")
+        plan = {
+            "given": given,
+            "study": self.study.name,
+            "title": self.study.title,
+            "question": self.study.question,
+            "dataset": self.dataset,
+            "model": self.model_class.__name__,
+            "setting": [self.setting.model, self.setting.dataset, list(self.files), {**self.setting.options, **size.options, **self.overrides}, list(self.setting.contenders)],
+            "points": [[p.key, p.label, p.series, p.x, dict(p.options), {n: s.__dict__ for n, s in p.tune.items()}] for p in points],
+            "impossible": impossible,
+            "seeds": size.seeds,
+            "candidates": size.candidates,
+            "reference": self.study.reference,
+            "x": self.study.x,
+            "log": self.study.log,
+            "metric": self.study.metric or f"{self.config['metrics'][0]}@{self.config['topk'][0]}".lower(),
+            "valid_metric": self.config["valid_metric"].lower(),
+            "bigger": bool(self.config["valid_metric_bigger"]),
+            "state": str(self.places.state),
+            "output": str(self.places.output),
+            "says": says,
+            "command": command or f"recbole_farzi.studies.run_study({self.study.name!r})",
+            "environment": environment(self.config["device"]),
+        }  # fmt: skip
+        plan["key"] = digest({name: plan[name] for name in ("given", "setting", "points")})[:12]
+        write_json(self.places.state / "plan.json", plan)
+        return plan
+
+    def _given(self, budget):
+        """All that a plan depends on, as text."""
+        study = [self.study.name, str(self.study.options), [str(p) for p in self.study.points], str(self.study.sizes), str(self.study.tiny)]
+        everything = settings(self.config, keep=lambda name: True)
+        return digest([study, everything, list(self.study.contenders), budget, code(self.model_class)])
+
+    def _old(self, given):
+        try:
+            plan = read_json(self.places.state / "plan.json")
+            return plan if plan["given"] == given and not self.config["farzi_fresh"] else None
+        except (StorageError, KeyError, TypeError):
+            return None
+
+    def _points(self, size):
+        """Points of a size with plain options, all checked; and those that are impossible on this data, with the reason."""
+        common = {**size.options, **self.overrides}
+        points, impossible = [], {}
+        for point in self.study.at(size):
+            options = {**{k: v for k, v in common.items() if k not in point.options and k not in point.tune}, **point.options}
+            options, facts = self._facts(options)
+            config, _ = self._config({**self.setting.options, **options}, [name for name in ("events_share", "bytes_share") if name in options])
+            try:
+                options = resolve({**_quantities(self.setting.options), **options}, lambda name: config[name], facts)
+            except DataError as error:
+                impossible[point.label] = str(error)
+                continue
+            for params in _corners(point.tune):
+                read_options(self._config({**self.setting.options, **options, **params}, ())[0])
+            points.append(Point(point.key, point.label, point.series, point.x, options, point.tune))
+        return points, impossible
+
+    def _config(self, options, without):
+        options = {k: v for k, v in options.items() if k not in without and k not in ("events_share", "bytes_share")}
+        if options.get("farzi_latent_dim") == "full":
+            options["farzi_latent_dim"] = 1
+        dataset = options.pop("dataset", self.setting.dataset)
+        return build_config(self.setting.model, dataset, self.files, options)
+
+    def _facts(self, options):
+        """Options with their dataset made where it is generated, and what is known of it."""
+        options = dict(options)
+        if "data" in options:
+            options.update(generated.make(options.pop("data"), self.places.state / "data"))
+        config, _ = self._config({**self.setting.options, **options}, ())
+        key = (config["dataset"], str(config["data_path"]), config["MAX_ITEM_LIST_LENGTH"])
+        if not hasattr(self, "_known"):
+            self._known = {}
+        if key not in self._known:
+            split = load_split(config)
+            self._known[key] = Facts(split.sequences.events, split.vocabulary, config["MAX_ITEM_LIST_LENGTH"])
+        return options, self._known[key]
+
+    def _fitting(self, seconds, jobs, begun):
+        """The largest size that fits into a budget, as measured; and what to say about it."""
+        points, _ = self._points(self.study.sizes[0])
+        probed = [points[number] for number in sorted({0, len(points) // 2, len(points) - 1})] if points else []
+        costs = budgets.dearest([self._probe(point) for point in probed])
+        spent = time.perf_counter() - begun
+
+        def needed(size):
+            trials = []
+            for point in self._points(size)[0]:
+                options = read_options(self._config({**self.setting.options, **size.options, **point.options, **self.overrides}, ())[0])
+                students = options.output.seeds * len(self.study.contenders)
+                one = budgets.seconds_of(costs, options.outer, options.summary.start_draws, students)
+                candidates = len(list(_corners(point.tune, every=True))) if point.tune else 0
+                trials += [one] * (candidates + size.seeds - bool(candidates))
+            return budgets.seconds_of_study(costs, trials, size.seeds, jobs)
+
+        room = _STAY * seconds - spent
+        size, takes, fits = budgets.choose(self.study.sizes, needed, room)
+        says = f"{size.seeds} seed(s), {', '.join(f'{k}={v}' for k, v in size.options.items()) or 'all options as they are'}"
+        says += f"; about {takes / 60:.0f} minutes as measured (an outer step takes {costs.step:.2f} s, a validation {costs.validation:.2f} s)"
+        if not fits:
+            says += f"; that is more than the {room / 60:.0f} minutes that are left: it stops in time, and the same command goes on"
+        return size, says
+
+    def _probe(self, point):
+        watch = budgets.Stopwatch()
+        params = next(iter(_corners(point.tune)), {})
+        setting = self.setting
+        options = budgets.probe_options({**point.options, **params})
+        folder = self.places.state / f"probe-{digest([options, _of(setting)])[:12]}"
+        outcome = run_trial(setting, {**options, "farzi_fresh": False}, folder, self.places.state / "pools", False, watch)
+        if outcome["error"]:
+            raise OptionError(f"a probe of {point.label} fails: {outcome['error']}")
+        kept = folder / "costs.json"
+        if kept.is_file():
+            return budgets.Costs(*read_json(kept))
+        moments = watch.moments
+        moments[0] += outcome["pool_seconds"]  # the teacher is no part of a trial
+        cost = budgets.measured(moments, outcome["pool_seconds"])
+        write_json(kept, list(cost))
+        return cost
+
+
+def _of(setting):
+    return [setting.model, setting.dataset, list(setting.files), dict(setting.options)]
+
+
+def _quantities(options):
+    return {name: options[name] for name in ("events_share", "bytes_share") if name in options}
+
+
+def _corners(tune, every=False):
+    """Values of tuned options: all combinations of a grid, or the ends of what is searched."""
+    import itertools
+
+    from recbole_farzi.studies.board import SEARCHED
+
+    if every and any(not search.values for search in tune.values()):
+        return [{}] * SEARCHED
+    axes = [search.values or (search.low, search.high) for search in tune.values()]
+    return [dict(zip(tune, values)) for values in itertools.product(*axes)]
+
+
+def _points_of(plan):
+    return [
+        Point(key, label, series, x, options, {n: Search(**{**s, "values": tuple(s["values"])}) for n, s in tune.items()})
+        for key, label, series, x, options, tune in plan["points"]
+    ]
+
+
+def _setting_of(plan):
+    model, dataset, files, options, contenders = plan["setting"]
+    options = {name: value for name, value in options.items() if name not in ("events_share", "bytes_share")}
+    return Setting(model, dataset, tuple(files), options, tuple(contenders))
+
+
+def _board(places, plan):
+    return Board(places.state / "study.db", plan["key"], _points_of(plan), plan["seeds"], plan["candidates"], plan["bigger"])
+
+
+def _options_of(plan, point, params, seed):
+    base = plan["setting"][3].get("seed")
+    first = base if isinstance(base, int) else 2020  # RecBole's own default
+    return {**point.options, **params, "seed": first + 100_000 * seed, "farzi_fresh": False}
+
+
+def _folder(places, plan, point, params, seed):
+    return places.state / f"trial-{digest([plan['given'], plan['setting'], _options_of(plan, point, params, seed)])[:16]}"
+
+
+def _work(places, plan, board, deadline, bar=None, gpu=None):
+    """Run trials until there is none left, or no time for another."""
+    setting, longest = _setting_of(plan), 0.0
+    if gpu is not None:
+        setting = Setting(setting.model, setting.dataset, setting.files, {**setting.options, "gpu_id": gpu}, setting.contenders)
+    while True:
+        if deadline is not None and time.perf_counter() + longest > deadline:
+            return
+        task, held = board.claim(lambda task: alone_in(_folder(places, plan, task.point, task.params, task.seed)))
+        if task is None:
+            done, total = board.counts()
+            if done >= total:
+                return
+            time.sleep(_POLL)  # others are at the trials that the rest depends on
+            continue
+        begun = time.perf_counter()
+
+        def tell(share):
+            if bar is not None:
+                left = "" if not longest else f", {max(0.0, 1 - share) * longest / 60:.0f} min left of it"
+                bar.set_postfix_str(set_color(f"{task.point.label}: {100 * share:.0f}%{left}", "yellow"))
+
+        with held:
+            tell(0.0)
+            folder = _folder(places, plan, task.point, task.params, task.seed)
+            outcome = run_trial(
+                setting, _options_of(plan, task.point, task.params, task.seed), folder, places.state / "pools", task.final, tell
+            )
+            board.tell(task, outcome["valid"])
+        longest = max(longest, time.perf_counter() - begun)
+        if bar is not None:
+            _show(bar, write_outputs(places, plan, board))
+
+
+def _show(bar, found):
+    bar.total = found["total"]
+    bar.n = found["done"]
+    bar.refresh()
+
+
+def _start_workers(jobs, places, threads, deadline):
+    context = multiprocessing.get_context("spawn")
+    devices = torch.cuda.device_count()
+    left = None if deadline is None else deadline - time.perf_counter()
+    workers = [
+        context.Process(
+            target=_worker, args=(str(places.state), threads, left, str(number % devices) if devices else None), daemon=True
+        )
+        for number in range(jobs)
+    ]
+    for worker in workers:
+        worker.start()
+    return workers
+
+
+def _worker(state, threads, left, gpu):
+    """A process of ``--jobs``."""
+    import recbole_farzi  # noqa: F401
+
+    logging.getLogger().setLevel(logging.ERROR)
+    torch.set_num_threads(threads)
+    plan = read_json(Path(state) / "plan.json")
+    places = _Places(Path(plan["state"]), Path(plan["output"]))
+    try:
+        _work(places, plan, _board(places, plan), None if left is None else time.perf_counter() + left, gpu=gpu)
+    except KeyboardInterrupt:
+        pass
+
+
+def _watch(workers, places, plan, board, bar):
+    before = None
+    while any(worker.is_alive() for worker in workers):
+        counts = board.counts()
+        if counts != before:
+            _show(bar, write_outputs(places, plan, board))
+            before = counts
+        time.sleep(_POLL)
+    broken = [worker.exitcode for worker in workers if worker.exitcode]
+    if broken:
+        raise StorageError(f"{len(broken)} of {len(workers)} processes of the study ended with an error; the same command goes on")
+
+
+def write_outputs(places, plan, board):
+    """Write CSV, figure and the rest from what is there by now; returns the results."""
+    points = []
+    for point in _points_of(plan):
+        best, trials = board.best(point), []
+        candidates = _corners(point.tune) if point.tune and all(s.values for s in point.tune.values()) else board.tried(point)
+        for params in candidates if point.tune else []:
+            trials.append(_trial(places, plan, point, params, 0, False))
+        if best is not None:
+            trials += [_trial(places, plan, point, best, seed, True) for seed in range(plan["seeds"])]
+        errors = list(dict.fromkeys(trial["error"] for trial in trials if trial.get("error")))
+        points.append(
+            {
+                "label": point.label, "series": point.series, "x": point.x, "options": dict(point.options),
+                "tuned": best or {}, "trials": trials, "bigger": plan["bigger"], "estimates": {}, "differences": {},
+                "errors": errors if board.failed(point) or (best is not None and errors) else [],
+            }
+        )  # fmt: skip
+    for label, reason in plan["impossible"].items():
+        points.append(
+            {"label": label, "series": "", "x": label, "options": {}, "tuned": {}, "trials": [], "bigger": plan["bigger"],
+             "estimates": {}, "differences": {}, "errors": [reason]}
+        )  # fmt: skip
+    done, total = board.counts()
+    found = {
+        **{name: plan[name] for name in (
+            "study", "title", "question", "dataset", "model", "command", "environment", "seeds", "reference", "x", "log",
+            "metric", "valid_metric", "says",
+        )},
+        "date": date.today().isoformat(),
+        "points": points,
+        "done": done,
+        "total": total,
+        "minutes": sum(t.get("seconds") or 0.0 for p in points for t in p["trials"] if not t["again"]) / 60,
+        "said": "" if done >= total else f"{done} of {total} trials are done; the same command goes on",
+    }  # fmt: skip
+    tables.add_estimates(found, lambda trial: Path(plan["state"]) / trial["folder"] / ROWS)
+    found["metrics"] = list(dict.fromkeys(m for p in points for e in p["estimates"].values() for m in e))
+    drawn = {**found, "points": [p for p in points if p["trials"]]}
+    out = places.output
+    write_text(out / "trials.csv", tables.trials_csv(found))
+    write_text(out / "test.csv", tables.test_csv(found))
+    write_text(out / "points.csv", tables.points_csv(found))
+    write_text(out / "study.md", tables.study_markdown(found))
+    write_text(out / "figure.html", figure.draw_html(drawn))
+    if figure.svg_is_possible():
+        write_bytes(out / "figure.svg", figure.draw_svg(drawn))
+    write_json(out / "study.json", json.loads(json.dumps(found, default=str)))
+    return found
+
+
+def _trial(places, plan, point, params, seed, final):
+    """A trial as plain values: what it is, and its outcome as far as there is one."""
+    folder = _folder(places, plan, point, params, seed)
+    outcome = read_outcome(folder) or {}
+    again = final and seed == 0 and bool(point.tune)  # the candidate that was chosen, evaluated on test
+    ended = bool(outcome) and (not final or bool(outcome["error"]) or "test" in outcome)
+    state = "failed" if outcome.get("error") else "done" if ended else "open"
+    if not final:
+        outcome = {name: value for name, value in outcome.items() if name != "test"}
+    return {
+        "params": params, "seed": seed, "final": final, "folder": folder.name, "again": again, "state": state,
+        **(outcome if ended else {}),
+    }  # fmt: skip
