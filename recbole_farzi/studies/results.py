@@ -152,7 +152,8 @@ def points_csv(results):
 
 def study_markdown(results):
     """What was asked, how it was run, and a table of the points with intervals; what is not there yet is said."""
-    metrics = [m for m in results["metrics"] if any(m in e.get("summary", {}) for e in (p["estimates"] for p in results["points"]))]
+    asked = {m for p in results["points"] for t in p["trials"] for m in t.get("valid_metrics") or {}}  # without the report's extra ones
+    metrics = [m for m in results["metrics"] if m in asked]
     valid = results["valid_metric"]
     done, total = results["done"], results["total"]
     lines = [
@@ -180,19 +181,20 @@ def study_markdown(results):
     for contender in sorted({c for p in results["points"] for c in p["estimates"] if c != "summary"}):
         for point in results["points"]:
             if contender in point["estimates"]:
-                row = [f"{point['label']}: {contender}", "", "", *(_estimate(point["estimates"][contender].get(m)) for m in metrics)]
-                table.append(row + [""] * (len(header) - len(row)))
+                cells = [_estimate(point["estimates"][contender].get(m)) for m in metrics]
+                if cells not in [row[3 : 3 + len(metrics)] for row in table]:  # full data is the same for many points
+                    table.append([f"{point['label']}: {contender}", "", "", *cells] + [""] * (len(header) - 3 - len(cells)))
     lines.append(_table(header, table))
-    errors = [f"* {p['label']}, {_state(p)}: {e}" for p in results["points"] for e in p["errors"]]
+    errors = [f"* {p['label']}: {e}" for p in results["points"] for e in p["errors"]]
     if errors:
-        lines.append("\n".join(["What could not be run, in the words that the user gets:", "", *errors]))
+        lines.append("\n".join(["What failed, candidates among it, in the words that the user gets:", "", *errors]))
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
 def _state(point):
-    if point["errors"]:
-        return "failed"
-    return "running" if any(trial["state"] == "done" for trial in point["trials"]) else "not run yet"
+    if any(trial["state"] == "done" for trial in point["trials"]):
+        return "running"
+    return "failed" if point["errors"] else "not run yet"
 
 
 def _estimate(found, sign=False):

@@ -23,8 +23,8 @@ from recbole_farzi.locks import alone_in
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
 from recbole_farzi.results import Run, gather
-from recbole_farzi.studies.generated import known_answer
 from recbole_farzi.storage import new_directory, read_json, remove_tree, write_arrays, write_json
+from recbole_farzi.studies.generated import known_answer
 from recbole_farzi.trainer import FarziTrainer
 from recbole_farzi.training import WindowTrainer
 
@@ -56,7 +56,7 @@ class Setting:
         """RecBole's Config of a trial that has these options and works in this folder; and the model's class."""
         places = {
             "checkpoint_dir": str(folder), "farzi_report_path": str(folder / "report"), "farzi_output_path": str(folder / "summary"),
-            "farzi_contenders": list(self.contenders), "show_progress": False,
+            "farzi_contenders": list(self.contenders), "farzi_report_metrics": [], "show_progress": False,
         }  # fmt: skip
         given = {**self.options, **options}
         dataset = given.pop("dataset", self.dataset)
