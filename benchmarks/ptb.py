@@ -1,6 +1,6 @@
-"""Language modelling on the Penn Treebank: full data, summaries, random sentences and a unigram model, at several sizes.
+"""Language modelling on the Penn Treebank: full data, summaries, random sentences, a unigram model, at several sizes.
 
-    python benchmarks/ptb.py DIR              # a tenth of the text; DIR holds ptb.train.txt, ptb.valid.txt, ptb.test.txt
+    python benchmarks/ptb.py DIR              # a tenth of the text; DIR holds ptb.train.txt, ptb.valid.txt, ...
     python benchmarks/ptb.py DIR --whole      # all of it: wants a GPU
     python benchmarks/ptb.py DIR --publish    # and results/ptb, and what README.md and docs/language.md say of it
 
@@ -54,7 +54,8 @@ def sizes(dataset, shares):
 def distillation_table(records):
     """Markdown: what distilling took, and what it gained on validation."""
     lines = [
-        "| summary | seed | outer steps | seconds a step, with validations | best step | validation perplexity: start | best |",
+        "| summary | seed | outer steps | seconds a step, with validations | best step | validation perplexity: start | "
+        "best |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for result in records:
@@ -79,13 +80,13 @@ def headline(table, trigram):
         return "{:.0f}% (95% interval {:.0f}–{:.0f}%)".format(*(100 * value for value in point.perplexity_of_full))
 
     return (
-        f"**A student of {summary.tokens:,} synthetic words ({100 * summary.share:.2g}% of the {full.tokens:,} of the text; "
-        f"{summary.bytes / 1024:.0f} KB, {100 * summary.bytes / full.bytes:.0f}% of its size) has a test perplexity of "
-        f"{summary.perplexity[0]:.0f}, {of_full(summary)} of full data's quality ({full.perplexity[0]:.0f}), where as many words "
-        f"of random sentences give {same['random'].perplexity[0]:.0f}, the start from which it was distilled "
-        f"{same['start'].perplexity[0]:.0f}, and a unigram model {unigram.perplexity[0]:.0f}.** A Kneser-Ney model of order "
-        f"{ORDER} of the same text reaches {trigram:.0f}; next-word accuracy is {100 * summary.accuracy[0]:.1f}% against "
-        f"{100 * full.accuracy[0]:.1f}%."
+        f"**A student of {summary.tokens:,} synthetic words ({100 * summary.share:.2g}% of the {full.tokens:,} of the "
+        f"text; {summary.bytes / 1024:.0f} KB, {100 * summary.bytes / full.bytes:.0f}% of its size) has a test perplexity "
+        f"of {summary.perplexity[0]:.0f}, {of_full(summary)} of full data's quality ({full.perplexity[0]:.0f}), where as "
+        f"many words of random sentences give {same['random'].perplexity[0]:.0f}, the start from which it was distilled "
+        f"{same['start'].perplexity[0]:.0f}, and a unigram model {unigram.perplexity[0]:.0f}.** A Kneser-Ney model of "
+        f"order {ORDER} of the same text reaches {trigram:.0f}; next-word accuracy is {100 * summary.accuracy[0]:.1f}% "
+        f"against {100 * full.accuracy[0]:.1f}%."
     )
 
 
@@ -97,28 +98,31 @@ def publish(names, records, spent, folder):
     with tempfile.TemporaryDirectory() as place:
         page = Path(place) / "curve.html"
         figure = curve(table, [(f"Kneser-Ney, order {ORDER}", trigram)])
-        page.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+        page.write_text(figure.to_html(include_plotlyjs=True, config={"displayModeBar": False}), encoding="utf-8")
         if not take_picture(page, record / "curve.png", height=490):
             print("no Chromium found: the picture was not taken anew", file=sys.stderr)
     kept = {
-        name: {key: value for key, value in result.items() if key != "contenders"} for name, result in zip(names, records)
+        name: {key: value for key, value in result.items() if key != "contenders"}
+        for name, result in zip(names, records)
     }
     write_json(record / "results.json", {"runs": kept, "points": [vars(point) for point in table], "spent": spent})
     made = (
-        f"`{records[0]['command']}` on {environment['machine']}, {environment['device']}, {environment['threads']} thread(s), "
-        f"PyTorch {environment['torch']}, Python {platform.python_version()}: {spent}."
+        f"`{records[0]['command']}` on {environment['machine']}, {environment['device']}, "
+        f"{environment['threads']} thread(s), PyTorch {environment['torch']}, Python {platform.python_version()}: {spent}."
     )
     meaning = (
-        f"Perplexity and next-word accuracy on {data['test_rows']:,} test sentences, each word and each end predicted from its "
-        "sentence alone. ± is the standard deviation over seeds; in brackets, 95% of a bootstrap over test sentences."
+        f"Perplexity and next-word accuracy on {data['test_rows']:,} test sentences, each word and each end predicted "
+        "from its sentence alone. ± is the standard deviation over seeds; in brackets, 95% of a bootstrap over test sentences."
     )
     result = f"{headline(table, trigram)}\n\n{markdown_table(table)}\n\n{meaning}"
     write_text(
         record / "table.md",
-        f"{result}\n\n![per cent of full-data quality against size](curve.png)\n\n{distillation_table(records)}\n\n{made}\n",
+        f"{result}\n\n![per cent of full-data quality against size](curve.png)\n\n"
+        f"{distillation_table(records)}\n\n{made}\n",
     )
     picture = f"![quality against size of the data]({RECORD}/curve.png)"
-    renew(ROOT / "README.md", f"{headline(table, trigram)}\n\n{picture}\n\n{made} The table: [`{RECORD}`]({RECORD}/table.md).")
+    place = f"The table: [`{RECORD}`]({RECORD}/table.md)."
+    renew(ROOT / "README.md", f"{headline(table, trigram)}\n\n{picture}\n\n{made} {place}")
     renew(ROOT / "docs" / "language.md", f"{result}\n\n{distillation_table(records)}\n\n{made}")
 
 
@@ -135,7 +139,7 @@ def main():
     )
     parser.add_argument("directory", help="folder of the Penn Treebank's three text files")
     parser.add_argument("--whole", action="store_true", help="all of the text in place of every tenth sentence")
-    parser.add_argument("--publish", action="store_true", help="write results/ptb, and renew README.md and docs/language.md")
+    parser.add_argument("--publish", action="store_true", help="write results/ptb; renew README.md and docs")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the training tokens")
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="options for all runs")
     arguments = parser.parse_args()

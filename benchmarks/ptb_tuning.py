@@ -1,10 +1,10 @@
-"""What full data and summaries of the Penn Treebank are trained with, tried out on validation; the test text is not touched.
+"""What to train full data and summaries of the Penn Treebank with, tried on validation; the test text is not touched.
 
     python benchmarks/ptb_tuning.py                  # all trials of ptb_tuning.yaml, on every tenth sentence
     python benchmarks/ptb_tuning.py baseline         # those of training on all of the text; or: recipe
 
-A trial adds its options to those of ``properties/``. ``baseline`` trains a model on all of the text, ``recipe`` makes the
-teacher's start of a summary (or distils it, where ``farzi_outer_steps`` is above 0) and trains a student on it. Each is
+A trial adds its options to those of ``properties/``. ``baseline`` trains a model on all of the text, ``recipe`` makes
+the teacher's start of a summary (or distils it, where ``farzi_outer_steps`` is above 0) and trains a student on it. Each is
 stored in results/ptb/tuning.json as it ends, so that an interrupted search goes on; results/ptb/tuning.md shows all.
 """
 

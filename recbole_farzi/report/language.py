@@ -53,8 +53,8 @@ class Point:
 
 
 def points(results, seed=0):
-    """The contenders of several runs, each once; those that do not depend on the summary's size come first. Runs of several
-    distillations of the same size (from other seeds) are pooled.
+    """The contenders of several runs, each once; those that do not depend on the summary's size come first. Runs of
+    several distillations of the same size (from other seeds) are pooled.
 
     Intervals hold 95% of a bootstrap over test sentences, the same sentences drawn for a contender and for full data
     (Koehn, "Statistical significance tests for machine translation evaluation", 2004, section 3, draws sentences in pairs
@@ -93,7 +93,9 @@ def _pooled(results):
     for result in results:
         for contender in result["contenders"]:
             if any("by_user" not in run for run in contender["runs"]):
-                raise DataError("these results hold no sums over sentences: they were not made with farzi_positions=every")
+                raise DataError(
+                    "these results hold no sums over sentences: they were not made with farzi_positions=every"
+                )
             runs = contenders.setdefault((contender["key"], contender["events"]), (contender, {}))[1]
             runs.update(((result.get("seed"), run["seed"]), run) for run in contender["runs"])
     return {place: {**contender, "runs": list(runs.values())} for place, (contender, runs) in contenders.items()}
@@ -155,8 +157,8 @@ _PANELS = {"perplexity_of_full": "perplexity", "accuracy_of_full": "next-word ac
 
 
 def curve(table, references=()):
-    """Per cent of full-data quality against the share of the tokens, a panel for perplexity and one for accuracy; bars are
-    the intervals.
+    """Per cent of full-data quality against the share of the tokens, a panel for perplexity and one for accuracy; bars
+    are the intervals.
 
     Args:
         table: what :func:`points` gives.
@@ -175,7 +177,8 @@ def curve(table, references=()):
         for key in _COLOURS:
             chosen = [point for point in table if point.key == key and getattr(point, name) is not None]
             if chosen:
-                figure.add_trace(_trace(key, chosen, [getattr(point, name) for point in chosen], column == 1), 1, column)
+                values = [getattr(point, name) for point in chosen]
+                figure.add_trace(_trace(key, chosen, values, named=column == 1), 1, column)
         unigram = next((point for point in table if point.key == "popularity" and getattr(point, name)), None)
         if unigram is not None:
             _line(figure, column, unigram.label, 100 * getattr(unigram, name)[0], "dot")
@@ -211,5 +214,6 @@ def _trace(key, chosen, values, named):
 
 def _line(figure, column, label, height, dash):
     figure.add_hline(
-        y=height, line_dash=dash, line_width=1, annotation_text=label, annotation_position="bottom right", row=1, col=column
-    )
+        y=height, line_dash=dash, line_width=1, annotation_text=label, annotation_position="bottom right",
+        row=1, col=column,
+    )  # fmt: skip
