@@ -105,7 +105,8 @@ def test_ctrl_c_is_one_line_that_says_where(arguments, workplace):
     arguments = [a for a in arguments if not a.startswith(("--farzi_outer_steps", "--farzi_eval_step"))] + ["--farzi_outer_steps=100000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "run_farzi.py"), *arguments, "--farzi_eval_step=100000"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # jobs in the background ignore it
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **heeding)
     give_up = time.monotonic() + 300
     while not list((workplace / "saved").glob("farzi/distillation-*.pt")) and time.monotonic() < give_up:
         assert process.poll() is None, process.stderr.read()
