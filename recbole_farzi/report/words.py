@@ -289,7 +289,8 @@ def gain_sentences(report):
                     continue
                 text = relative_text(report, subject, metric, kind, number)
                 sure = relative_range(report, subject, metric, kind, number)
-                found[said].append(f"{stratum.label} ({', '.join(part for part in (text, sure) if part)})")
+                amount = ", ".join(part for part in (text, sure) if part) or f"no per cent: {reference.label} has 0"
+                found[said].append(f"{stratum.label} ({amount})")
             parts = [
                 f"{word} for {_listed(found[said])}"
                 for said, word in (("better", "better"), ("worse", "worse"), ("level", "not shown to differ"))
