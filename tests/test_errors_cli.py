@@ -12,7 +12,7 @@ import pytest
 
 import recbole_farzi
 from recbole_farzi import errors, storage
-from recbole_farzi.run import main, parse_arguments, run_farzi
+from recbole_farzi.run import Arguments, main, parse_arguments, run_farzi
 
 ROOT = Path(recbole_farzi.__file__).parent.parent
 
@@ -97,7 +97,7 @@ def test_a_missing_and_a_broken_property_file(fails, arguments, workplace):
 def test_several_property_files(workplace):
     for given in (["a.yaml b.yaml"], ["a.yaml", "b.yaml"]):
         found = parse_arguments(["--config_files", *given, "--epochs=3"])
-        assert found == ([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [], [], None, False)
+        assert found == Arguments([], None, ["a.yaml", "b.yaml"], {"epochs": 3}, [], [], report=None)
 
 
 @pytest.mark.parametrize("place", ["out", "report", "saved", "log", "log_tensorboard"])
