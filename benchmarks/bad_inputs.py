@@ -13,11 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recbole_farzi.storage import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from recbole_farzi.storage import write_text  # noqa: E402  (after the path to this checkout)
-
 RECORD, PAGE = ROOT / "results" / "reliability" / "bad_inputs.jsonl", ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- bad_inputs:begin -->", "<!-- bad_inputs:end -->"
 

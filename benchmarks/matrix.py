@@ -23,11 +23,9 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+from recbole_farzi.storage import read_json, write_json, write_text
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from recbole_farzi.storage import read_json, write_json, write_text  # noqa: E402  (after the path to this checkout)
-
 RECORD, PAGE = ROOT / "results" / "reliability" / "matrix.json", ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 TESTS = (
@@ -173,7 +171,7 @@ def main():
             record[cell.name] = run(cell, given.folder / cell.name, given.tests)
             write_json(RECORD, record)
             publish(record)
-            print(f"{cell.name}: {table({cell.name: record[cell.name]}).splitlines()[2 + CELLS.index(cell)]}", flush=True)
+            print(table(record).splitlines()[2 + CELLS.index(cell)], flush=True)
     publish(record)
 
 

@@ -21,6 +21,10 @@ class StorageError(FarziError):
     """A file cannot be written, or one that is read back is not what it should be."""
 
 
+class TakenError(StorageError):
+    """Another run is writing in a place that this one needs."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with one line that says where the run stood and what is saved."""
 

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from recbole_farzi.errors import StorageError
+from recbole_farzi.errors import StorageError, TakenError
 
 try:
     import fcntl
@@ -36,8 +36,8 @@ def alone_in(*places):
         places: files or directories, which need not exist; the folder that each is in does, or is made.
 
     Raises:
-        StorageError: another run is there, named with its process and the time when it began; or the place cannot be
-            written.
+        TakenError: another run is there, named with its process and the time when it began.
+        StorageError: the place cannot be written.
     """
     with contextlib.ExitStack() as stack:
         for path in sorted({_lock_file(place) for place in places}):
@@ -133,7 +133,7 @@ def _taken(path, who):
     if who.get("host") not in (None, platform.node()):
         known.append(f"on {who['host']}")
     details = f" ({', '.join(known)})" if known else ""
-    return StorageError(
+    return TakenError(
         f"another run is writing in {place}{details}; wait for it, or give this one "
         "places of its own (checkpoint_dir, farzi_output_path, farzi_report_path)"
     )

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from recbole_farzi.adjoint import Adam, StoreAll, unroll
 from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import OptionError
+from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Costs", "PeakBytes", "Plan", "available", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
 
@@ -89,6 +90,7 @@ class Plan:
     Attributes:
         vocabulary: V.
         parameters: numbers that are trained in a model.
+        vectors: as long as the parameters, that an inner state holds: they, and what the update rule keeps beside them.
         length: xi.
         latent_dim: d.
         window: W, inner steps that are differentiated.
@@ -100,6 +102,7 @@ class Plan:
 
     vocabulary: int
     parameters: int
+    vectors: int
     length: int
     latent_dim: int
     window: int
@@ -125,6 +128,7 @@ def plan(config, options, student):
     return Plan(
         vocabulary=student.vocabulary,
         parameters=sum(p.numel() for p in student.model.parameters() if p.requires_grad),
+        vectors=1 + len(differentiable_rule(options.inner, options.inner.learning_rate).slots),
         length=summary.length,
         latent_dim=summary.latent_dim,
         window=outer.window,
@@ -216,11 +220,12 @@ def needed(plan, costs):
     ``the start`` is factorised from the logits of all soft events; ``distillation`` holds the models' states, the soft events with their gradients, and either an inner step with its products
     or an outer loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
     """
-    state = 3 * plan.parameters * _REAL
+    state = 3 * plan.parameters * _REAL  # of RecBole's Adam, which trains on real events
+    inner_state = plan.vectors * plan.parameters * _REAL
     inner, outer = _of(costs.inner, plan.inner_batch_size), _of(costs.outer, plan.outer_block)
     soft_events = plan.sequences * plan.length * plan.vocabulary * _REAL
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
-    states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * state
+    states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
     return {
         "the start": _START * soft_events + 2 * summary,
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best

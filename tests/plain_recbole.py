@@ -10,14 +10,15 @@ import json
 import math
 import sys
 
-import recbole_farzi  # noqa: F401  (repairs RecBole for today's NumPy, pandas and PyTorch; nothing else of it)
-from recbole.config import Config
-from recbole.data import create_dataset, data_preparation
-from recbole.utils import get_model, get_trainer, init_seed
+from recbole_farzi import compat
 
 
 def train(model, data_path, dataset, files, options):
     """What the model scores on the real test rows after an epoch on the hard events."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_seed
+
     config = Config(model, dataset, files, {**options, "data_path": data_path})
     init_seed(config["seed"], True)
     train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
@@ -29,6 +30,7 @@ def train(model, data_path, dataset, files, options):
 
 
 def main(data_path, dataset, jobs):
+    compat.apply()  # repairs RecBole for today's NumPy, pandas and PyTorch; nothing else of the plugin is imported
     sys.argv = sys.argv[:1]  # RecBole's Config reads the command line
     found = {}
     for model, job in json.loads(open(jobs, encoding="utf-8").read()).items():

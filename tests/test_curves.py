@@ -43,6 +43,25 @@ def test_a_folder_that_is_removed_costs_one_line(curves, tmp_path, caplog, capfd
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_full_disk_costs_one_line(tmp_path, caplog):
+    class FullDisk:
+        log_dir, calls = tmp_path, 0
+
+        def add_scalar(self, *args):
+            self.calls += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = FullDisk()
+    curves = Curves(writer)
+    with caplog.at_level(logging.WARNING):
+        for step in range(5):
+            curves.add_scalar("loss", 1.0, step)
+    assert writer.calls == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"TensorBoard's curves end here: cannot write in {tmp_path}: No space left on device"
+    ]
+
+
 def test_other_errors_are_not_hidden(curves):
     with pytest.raises(TypeError):
         curves.add_scalar()

@@ -11,7 +11,7 @@ import itertools
 import math
 from typing import NamedTuple
 
-from recbole_farzi.errors import OptionError, StorageError
+from recbole_farzi.errors import OptionError, StorageError, TakenError
 
 __all__ = ["Board", "Counts", "Task", "optuna_or_refuse"]
 
@@ -89,7 +89,7 @@ class Board:
         """The next trial that nobody works on.
 
         Args:
-            lock: function from a :class:`Task` to a context manager that raises StorageError where another process holds it.
+            lock: function from a :class:`Task` to a context manager that raises TakenError where another process holds it.
 
         Returns:
             ``(task, held)``: ``held`` is to be closed when the trial has ended; ``(None, None)`` if there is none now.
@@ -102,7 +102,7 @@ class Board:
                 held = contextlib.ExitStack()
                 try:
                     held.enter_context(lock(task))
-                except StorageError:  # another process is at it
+                except TakenError:
                     continue
                 if self._is_open(study, task.number):
                     return task, held
@@ -179,6 +179,8 @@ class Board:
         waiting = sum(trial.state.name == "WAITING" for trial in trials)
         wanted = 0 if final or self._is_grid(point) else self._candidates(point) - len(trials)
         for _ in range(waiting or min(wanted, 1)):
+            # A sampler begins with the same random values in every process: it is seeded by what has been asked for before.
+            study.sampler = self._optuna.samplers.TPESampler(seed=len(trials), constant_liar=True)
             trial = study.ask(self._distributions(point, final))
             yield self._task(study, point, final, trial.number, dict(trial.params))
 
@@ -200,8 +202,7 @@ class Board:
             return self._studies[name]
         final = best is not None
         study = self._optuna.create_study(
-            storage=self._storage, study_name=name, direction=self._direction, load_if_exists=True,
-            sampler=self._optuna.samplers.TPESampler(seed=0, constant_liar=True),
+            storage=self._storage, study_name=name, direction=self._direction, load_if_exists=True
         )  # fmt: skip
         if final:
             for seed in range(self.seeds):

@@ -371,8 +371,6 @@ def _start_workers(jobs, places, threads, deadline):
 
 def _worker(state, threads, left, gpu):
     """A process of ``--jobs``."""
-    import recbole_farzi  # noqa: F401
-
     logging.getLogger().setLevel(logging.ERROR)
     torch.set_num_threads(threads)
     plan = read_json(Path(state) / "plan.json")

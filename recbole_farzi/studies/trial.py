@@ -16,7 +16,7 @@ import numpy as np
 
 from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split
-from recbole_farzi.errors import FarziError, StorageError
+from recbole_farzi.errors import FarziError, StorageError, TakenError
 from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.experiment import Experiment
 from recbole_farzi.locks import alone_in
@@ -187,9 +187,7 @@ def _one_at_a_time(place):
         try:
             held.enter_context(alone_in(place))
             break
-        except StorageError as error:
-            if "another run is writing" not in str(error):
-                raise
+        except TakenError:
             time.sleep(1.0)
     with held:
         yield

@@ -1,6 +1,6 @@
 """Is a summary the same, bit for bit, in every process, with every hash seed, with one thread and with two?
 
-    python tests/reliability/same_answer.py --output results/reliability/same_answer.json
+    PYTHONPATH=tests python -m reliability.same_answer --output results/reliability/same_answer.json
 
 Each distillation runs in a process of its own. PyTorch does not promise the same bits with another number of threads: what is
 recorded for them is what was found, on a tiny dataset and on ML-100K (few steps), and how far the summaries are apart if they differ.
@@ -15,11 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "reliability")]
+import torch
 
-import torch  # noqa: E402  (after the path to this checkout)
-from kills import OPTIONS, write_data  # noqa: E402
+from recbole_farzi.configuration import build_config
+from recbole_farzi.emission import summary_digest
+from recbole_farzi.experiment import Experiment
+from recbole_farzi.options import read_options
+from recbole_farzi.storage import digest, load_tensors, save_tensors, write_json
+
+from .kills import OPTIONS, ROOT, write_data
 
 ML_100K = {
     "epochs": 2, "show_progress": False, "state": "ERROR", "use_gpu": False, "farzi_inner_steps": 20, "farzi_window": 10,
@@ -30,11 +34,7 @@ ML_100K = {
 
 def distil(dataset, options, device=None):
     """Distil in the current folder; returns the trainer."""
-    from recbole.utils import init_seed
-
-    from recbole_farzi.configuration import build_config
-    from recbole_farzi.experiment import Experiment
-    from recbole_farzi.options import read_options
+    from recbole.utils import init_seed  # after the plugin, which repairs RecBole
 
     config, model_class = build_config("SASRec", dataset, (), options)
     if device is not None:
@@ -53,8 +53,12 @@ def in_a_process(dataset, hash_seed, threads, tensors=None):
         tensors: file for the summary's tensors, or None.
     """
     with tempfile.TemporaryDirectory(prefix="same-") as folder:
-        command = [sys.executable, __file__, "--child", dataset, "--threads", str(threads), *(["--tensors", tensors] if tensors else [])]
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        command = [sys.executable, "-m", "reliability.same_answer", "--child", dataset, "--threads", str(threads)]
+        command += ["--tensors", tensors] if tensors else []
+        environment = {
+            **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "PYTHONHASHSEED": hash_seed,
+            "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
+        }  # fmt: skip
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -63,9 +67,6 @@ def in_a_process(dataset, hash_seed, threads, tensors=None):
 
 def child(dataset, threads, tensors):
     """What the process does: prints the digests as its last line."""
-    from recbole_farzi.emission import summary_digest
-    from recbole_farzi.storage import digest, save_tensors
-
     torch.set_num_threads(threads)
     if dataset == "tiny":
         write_data(Path("."))
@@ -93,8 +94,6 @@ def main():
     if given.child:
         child(given.child, given.threads, given.tensors)
         return
-    from recbole_farzi.storage import load_tensors, write_json
-
     record = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(), "datasets": {}}
     with tempfile.TemporaryDirectory() as folder:
         for dataset in given.datasets:
@@ -117,6 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import recbole_farzi  # noqa: F401  (repairs RecBole before anything imports it)
-
     main()

@@ -18,7 +18,7 @@ from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
 
 PLAN = Plan(
-    vocabulary=1000, parameters=100_000, length=51, latent_dim=8, window=40, trajectories=1, sequences=50, inner_batch_size=10,
+    vocabulary=1000, parameters=100_000, vectors=3, length=51, latent_dim=8, window=40, trajectories=1, sequences=50, inner_batch_size=10,
     outer_block=128, checkpoint_every=0, train_batch_size=64, eval_batch_size=512,
 )  # fmt: skip
 COSTS = Costs(inner=(10_000_000, 2_000_000, 10_000), outer=(5_000_000, 1_000_000, 0))
@@ -86,6 +86,7 @@ def make_distiller(make_config, tiny_split):
         {"farzi_sequences": 40, "farzi_inner_batch_size": 40},
         {"farzi_outer_batch_size": 200},
         {"model": "GRU4Rec", "farzi_inner_steps": 12, "farzi_window": 12},
+        {"farzi_inner_steps": 30, "farzi_window": 30, "farzi_inner_optimizer": "rmsprop"},
     ],
     ids=lambda options: "-".join(f"{name.removeprefix('farzi_')}={value}" for name, value in options.items()),
 )
@@ -103,7 +104,7 @@ def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
 def test_more_of_anything_takes_more():
     sizes = needed(PLAN, COSTS)
     for field in (
-        "sequences", "inner_batch_size", "outer_block", "window", "parameters", "vocabulary", "length", "latent_dim"
+        "sequences", "inner_batch_size", "outer_block", "window", "parameters", "vectors", "vocabulary", "length", "latent_dim"
     ):
         larger = needed(replace(PLAN, **{field: 1000 * getattr(PLAN, field)}), COSTS)
         assert larger["distillation"] > sizes["distillation"], field

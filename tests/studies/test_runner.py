@@ -4,9 +4,10 @@ import csv
 import json
 
 import pytest
+import torch
 
 from recbole_farzi.run import main
-from recbole_farzi.studies import study_names
+from recbole_farzi.studies import runner, study_names
 
 pytest.importorskip("optuna", reason="studies are an extra")
 
@@ -36,7 +37,7 @@ def read(folder, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", [name for name in study_names() if name != "unroll"])
+@pytest.mark.parametrize("study", study_names())
 def test_a_tiny_version_of_each_study(arguments, workplace, study):
     assert main(arguments(study)) == 0
     (folder,) = (workplace / "report").glob(f"*-SASRec-{study}")
@@ -51,3 +52,64 @@ def test_a_tiny_version_of_each_study(arguments, workplace, study):
     assert intervals and all(float(row["low"]) <= float(row["mean"]) <= float(row["high"]) for row in intervals)
     assert "plotly" in (folder / "figure.html").read_text().lower()
     assert results["title"] in (folder / "study.md").read_text()
+
+
+# Two points of two candidates, with a search: the least in which anything can go wrong.
+SMALL = """
+title: Small
+question: Does an interruption show?
+groups:
+  - label: tuned
+    tune: {farzi_inner_learning_rate: {low: 0.001, high: 0.1, log: true}}
+  - label: fixed
+sizes: [{seeds: 2, candidates: 2}]
+reference: fixed
+"""
+
+
+@pytest.fixture
+def small(workplace, tiny_dataset, tiny_options, monkeypatch):
+    """Function that runs a small study in a folder of its own, and gives what must not depend on how it ran."""
+    (workplace / "small.yaml").write_text(SMALL)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # a run's bits depend on their number
+    options = {k: v for k, v in tiny_options.items() if k != "farzi_contenders"} | {
+        "data_path": tiny_dataset, "farzi_seeds": 1, "farzi_outer_steps": 2, "farzi_eval_step": 2, "epochs": 2,
+    }  # fmt: skip
+
+    def run(place, *more):
+        places = {"checkpoint_dir": workplace / place / "saved", "farzi_report_path": workplace / place / "report"}
+        code = main(["--study", "small.yaml", "-d", "tiny", *more, *(f"--{k}={v}" for k, v in {**options, **places}.items())])
+        folder = workplace / place / "report" / "tiny-SASRec-small"
+        return code, {name: (folder / name).read_text() for name in ("points.csv", "test.csv")}
+
+    return run
+
+
+@pytest.mark.slow
+def test_an_interrupted_study_goes_on_to_the_same_result(small, monkeypatch, capfd):
+    _, undisturbed = small("undisturbed")
+    real, begun = runner.run_trial, []
+
+    def interrupted(*args):
+        begun.append(args[2])
+        if len(begun) in (2, 4):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(runner, "run_trial", interrupted)
+    for _ in range(2):
+        code, _ = small("interrupted")
+        assert code == 130
+        said = capfd.readouterr().err
+        assert "run_farzi: interrupted" in said and "what is done is in" in said and "Traceback" not in said
+    code, found = small("interrupted")
+    assert code == 0 and found == undisturbed
+    assert len(begun) == (2 + 2) + 2 + 2  # candidates and seeds of two points, and two that were begun twice: none three times
+
+
+@pytest.mark.slow
+def test_two_jobs_divide_the_trials(small):
+    _, undisturbed = small("alone", "--jobs", "1")
+    code, found = small("two", "--jobs", "2")
+    assert code == 0
+    assert sorted(found["test.csv"].splitlines()) == sorted(undisturbed["test.csv"].splitlines())
