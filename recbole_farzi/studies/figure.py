@@ -4,13 +4,16 @@ Both draw the same two panels: a metric on test with its 95% intervals, and the 
 that was tried is a small mark. A panel is plain values, so that neither library knows of studies.
 """
 
+import html
 import importlib.util
 import io
+import statistics
 from typing import NamedTuple
 
 __all__ = ["Line", "Panel", "draw_html", "draw_svg", "panels", "svg_is_possible"]
 
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999933", "#8c8c8c")
+_APART = 0.14  # of lines that stand at the same name of x
 _LABELS = {"start": "start, not distilled", "full data": "full data", "summary": "summary", "known answer": "best possible"}
 
 
@@ -63,8 +66,7 @@ def panels(results):
             seen = [(place(p), *p["estimates"][contender][metric]) for p in mine if metric in p["estimates"].get(contender, {})]
             name = ", ".join(part for part in (one, _LABELS.get(contender, contender)) if part)
             style = ("line" if numeric else "marks") if contender == "summary" else "dash" if numeric else "open"
-            colour = number if contender == "summary" else len(series) + _in_order({contender, *_LABELS}).index(contender)
-            on_test.append(_line(name, seen, colour, style))
+            on_test.append(_line(name, seen, _colour(contender, number, series), style))
         scores = [(place(p), s, None, None) for p in mine for s in [_chosen(p)] if s is not None]
         on_valid.append(_line(one or "summary", scores, number, "line" if numeric else "marks"))
         tried = [(place(p), t["valid"], None, None) for p in mine for t in p["trials"] if not t["final"] and t.get("valid") is not None]
@@ -74,12 +76,35 @@ def panels(results):
             (place(p), s, None, None) for p in mine for t in p["trials"][-1:]
             for s in [(t.get("start_valid_metrics") or {}).get(results["valid_metric"])] if s is not None
         ]  # fmt: skip
-        on_valid.append(_line(", ".join(part for part in (one, "start, not distilled") if part), starts, len(series) + 1, "dash" if numeric else "open"))
+        on_valid.append(_line(", ".join(part for part in (one, "start, not distilled") if part), starts, _colour("start", number, series), "dash" if numeric else "open"))
+    if names:
+        on_test = _side_by_side(on_test)
     sure = "mean and 95% interval"
     return [
         Panel(f"{metric} on test, {sure}", [line for line in on_test if line.x], **axis),
         Panel(f"{results['valid_metric']} on validation", [line for line in on_valid if line.x], **axis),
     ]
+
+
+def _colour(contender, number, series):
+    """Of a contender's line: the summary's is that of its series, the others have their own in both panels."""
+    return number if contender == "summary" else len(series) + _in_order({contender, *_LABELS}).index(contender)
+
+
+def _side_by_side(lines):
+    """Lines moved along x, so that their intervals do not hide each other."""
+    middle = (len(lines) - 1) / 2
+    return [line._replace(x=[x + _APART * (number - middle) for x in line.x]) for number, line in enumerate(lines)]
+
+
+def y_range(panel):
+    """Ends of y that show every mean, and intervals as long as most of the panel's; the longest are cut. None without intervals."""
+    ends = [(y, low, high) for line in panel.lines for y, low, high in zip(line.y, line.low, line.high) if low is not None]
+    if not ends:
+        return None
+    room = 2.5 * statistics.median(max(high - y, y - low) for y, low, high in ends)
+    values = [y for line in panel.lines for y in line.y]
+    return max(min(values) - room, min(low for _, low, _ in ends)), min(max(values) + room, max(high for *_, high in ends))
 
 
 def _in_order(contenders):
@@ -109,6 +134,7 @@ def draw_html(results):
 
     drawn = panels(results)
     figure = make_subplots(rows=1, cols=len(drawn), subplot_titles=[panel.title for panel in drawn])
+    named = set()
     for column, panel in enumerate(drawn, start=1):
         for line in panel.lines:
             colour = _COLOURS[line.colour % len(_COLOURS)]
@@ -120,7 +146,7 @@ def draw_html(results):
             }  # fmt: skip
             figure.add_trace(
                 go.Scatter(
-                    x=line.x, y=line.y, name=line.name, legendgroup=line.name, showlegend=True, error_y=error,
+                    x=line.x, y=line.y, name=line.name, legendgroup=line.name, showlegend=line.name not in named, error_y=error,
                     mode="lines+markers" if line.style in ("line", "dash") else "markers",
                     line={"color": colour, "dash": "dot" if line.style == "dash" else "solid"},
                     marker={"color": colour, "size": 5 if line.style == "dots" else 9,
@@ -128,14 +154,23 @@ def draw_html(results):
                 ),
                 row=1, col=column,
             )  # fmt: skip
+            named.add(line.name)
+        if y_range(panel):
+            low, high = y_range(panel)
+            figure.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)], row=1, col=column)
         figure.update_xaxes(title_text=panel.x, type="log" if panel.log else "linear", row=1, col=column)
         if panel.names:
             figure.update_xaxes(tickvals=list(range(len(panel.names))), ticktext=panel.names, row=1, col=column)
     figure.update_layout(
-        template="plotly_white", height=520, title=_title(results), legend={"orientation": "h", "y": -0.25}, margin={"t": 90}
+        template="plotly_white", height=560, title=_title(results), margin={"t": 90, "b": 170},
+        legend={"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
+    )  # fmt: skip
+    body = figure.to_html(include_plotlyjs=False, full_html=False, config={"responsive": True, "displayModeBar": False})
+    title = html.escape(_title(results))
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        f"<title>{title}</title><script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
     )
-    body = figure.to_html(include_plotlyjs=False, full_html=False)
-    return f"<!doctype html><html><head><meta charset='utf-8'><script>{get_plotlyjs()}</script></head><body>{body}</body></html>\n"
 
 
 def svg_is_possible():
@@ -169,6 +204,8 @@ def draw_svg(results):
                 axis.set_xscale("log")
             if panel.names:
                 axis.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")
+            if y_range(panel):
+                axis.set_ylim(*y_range(panel))
             axis.set_title(panel.title, fontsize=10)
             axis.set_xlabel(panel.x)
             axis.grid(alpha=0.3)
