@@ -199,7 +199,7 @@ def parse_arguments(arguments):
         "property file of your own (docs/studies.md)",
     )  # fmt: skip
     parser.add_argument("--jobs", metavar="N", help="trials of a study at a time [1]")
-    parser.add_argument("--budget", metavar="TIME", help="a size of the study that fits, such as 30m; or tiny")
+    parser.add_argument("--budget", metavar="TIME", help="a time, such as 30m: the largest size of the study that fits; the number of a size; or tiny")
     trust, arguments = _switch("trust_checkpoint", arguments)
     known, rest = parser.parse_known_args(arguments)
     files = [name for text in known.config_files for name in text.split()]

@@ -43,7 +43,7 @@ def read_budget(text):
     parts = [float(part) if part else 0.0 for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1)))
     if seconds <= 0:
-        raise OptionError(f"--budget {text!r} must be a time such as 90s, 30m or 1h30m, or tiny")
+        raise OptionError(f"--budget {text!r} must be a time such as 90s, 30m or 1h30m, the number of a size, or tiny")
     return seconds
 
 

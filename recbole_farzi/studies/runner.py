@@ -54,7 +54,8 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
         name: of a study in ``properties/studies``, or a property file.
         model, dataset, config_file_list, config_dict: as for :func:`recbole_farzi.run.run_farzi`; they hold for all points.
         jobs: processes that run trials at a time.
-        budget: a time such as ``"30m"``, ``"tiny"`` for a moment of every step, or None for the study's largest size.
+        budget: a time such as ``"30m"``; the number of one of the study's sizes, counted from ``"1"``, the largest; ``"tiny"`` for
+            a moment of every step; or None for the largest.
         command: for the record.
 
     Returns:
@@ -67,7 +68,7 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
     optuna_or_refuse()
     if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= 256:
         raise OptionError(f"--jobs {jobs!r} must be a whole number from 1 to 256")
-    seconds = None if budget in (None, "tiny") else budgets.read_budget(budget)
+    seconds = None if budget in (None, "tiny") or budget.isdecimal() else budgets.read_budget(budget)
     threads = max(1, torch.get_num_threads() // jobs)
     torch.set_num_threads(threads)  # of every process: a run's bits depend on it
     planner = _Planner(name, model, dataset, config_file_list, config_dict)
@@ -134,6 +135,8 @@ class _Planner:
         size, says = self.study.sizes[0], "all of it"
         if budget == "tiny":
             size, says = self.study.tiny, "tiny: shows every step, answers nothing"
+        elif budget is not None and budget.isdecimal():
+            size, says = self._size(int(budget)), f"size {budget} of {len(self.study.sizes)}"
         given = self._given(budget)
         old = self._old(given)
         if old is not None:
@@ -170,6 +173,12 @@ class _Planner:
         plan["key"] = digest({name: plan[name] for name in ("given", "setting", "points")})[:12]
         write_json(self.places.state / "plan.json", plan)
         return plan
+
+    def _size(self, number):
+        sizes = self.study.sizes
+        if not 1 <= number <= len(sizes):
+            raise OptionError(f"--budget {number}: study {self.study.name} has sizes 1 to {len(sizes)}; a time has a unit, such as 30m")
+        return sizes[number - 1]
 
     def _given(self, budget):
         """All that a plan depends on, as text."""
