@@ -1,6 +1,15 @@
-"""The outer loop: updates of ``Z``, ``M`` and ``b`` along meta-gradients. Knows nothing of RecBole.
+"""The outer loop: updates of ``Z``, ``M`` and ``b``. Knows nothing of RecBole.
 
-A step trains an inner trajectory on the summary, differentiates the loss of the result on real events through W of its
+What they are updated for is the objective (:mod:`recbole_farzi.objectives`):
+
+* ``meta``, as in the paper: the loss on real events of a student that was trained on the summary.
+* ``gradient``: the gradients of a student on the summary and on real events point the same way, before each W of its T steps of
+  training on the summary. All synthetic sequences count, and neither gradient has dropout.
+* ``trajectory``: W steps of training on the summary lead from one snapshot of an expert to its next.
+
+``Z`` is a tensor of its own, or the product of Tucker's factors (:mod:`recbole_farzi.tucker`), which are then what is updated.
+
+With ``meta`` a step trains an inner trajectory on the summary, differentiates the loss of the result on real events through W of its
 steps (exactly, :mod:`recbole_farzi.adjoint`), and updates the summary. With W = T that is a full unroll from an
 initialisation, as in the paper. With W < T there are three ways:
 
@@ -9,7 +18,7 @@ initialisation, as in the paper. With W < T there are three ways:
   Dataset Distillation", ICLR 2024).
 * ``windows``: several trajectories are in flight, at different stages, and take turns, each advanced by W steps and begun
   anew after T (Vicol et al., "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent Evolution
-  Strategies", 2021, keep inner problems in flight likewise).
+  Strategies", 2021, keep inner problems in flight likewise). ``gradient`` does the same.
 """
 
 import contextlib
@@ -33,13 +42,20 @@ from recbole_farzi.adjoint import (
 )
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, blockwise_mean, rows_in_memory
 from recbole_farzi.memory import is_out_of_memory
+from recbole_farzi.objectives import gradient_distance, summary_gradient, trajectory_distance
 from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import soft_distributions
 from recbole_farzi.summary import Summary
+from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Distiller", "OuterStep"]
+
+
+_LOSSES = {  # for people
+    "meta": "a loss on real events", "gradient": "a distance of gradients", "trajectory": "a distance of weights"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,9 @@ class OuterStep:
     """What one outer step did.
 
     Attributes:
-        loss: cross-entropy on real events after the window, in nats an event.
-        gradient_norm: norm of the meta-gradient before clipping; NaN if the step was skipped.
+        loss: of the objective: cross-entropy on real events after the window, in nats an event (``meta``), or the distance of
+            gradients or of weights.
+        gradient_norm: norm of its gradient before clipping; NaN if the step was skipped.
         inner_step: how far the trajectory had come before the window.
         skipped: the numbers went bad, nothing was updated and the trajectory was begun anew.
         reduced: what was reduced because of that, in a line (:mod:`recbole_farzi.recovery`), or None.
@@ -84,11 +101,16 @@ class Distiller:
         sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
         teacher: a trained :class:`recbole_farzi.student.Student`, without dropout, whose predictions are part of the outer
             loss's targets where ``outer.teacher`` is above 0; or None.
+        experts: for the objective ``trajectory``: parameters ``{name: tensor}`` of each expert at moments of its training, in
+            their order; a tuple of tuples of at least two.
+        ranks: ``(r1, r2)`` of Tucker's factors of ``Z``, or None for ``Z`` itself.
         seed: of everything random here. All draws depend on it and on counters alone, so that a run that is continued
             from :meth:`state` goes on as if never interrupted.
     """
 
-    def __init__(self, student, judge, start, inner, outer, initial, sequences, seed, teacher=None):
+    def __init__(
+        self, student, judge, start, inner, outer, initial, sequences, seed, teacher=None, experts=(), ranks=None
+    ):
         self.student = student
         self.inner_loss = lambda params, rows, step: student.soft_loss(rows, params)
         if outer.kernels != "eager":  # kept: what is compiled or captured is so once
@@ -102,8 +124,16 @@ class Distiller:
         self.seed = seed
         self.device = next(student.model.parameters()).device
         self.temperature = start.temperature
-        self.tensors = [t.detach().clone().to(self.device).requires_grad_(True) for t in start.tensors]
+        self.experts = experts
+        self.factorised = ranks is not None
+        latent, *rest = (t.detach() for t in start.tensors)
+        self.count = len(latent)
+        tensors = [*(decompose(latent, ranks) if self.factorised else [latent]), *rest]
+        self.tensors = [t.clone().to(self.device).requires_grad_(True) for t in tensors]
         self.averages = [t.detach().clone() for t in self.tensors]
+        self._outer_gradient = {
+            "meta": self._match_losses, "gradient": self._match_gradients, "trajectory": self._match_trajectories
+        }[outer.objective]  # fmt: skip
         self.optimizer = torch.optim.Adam(self.tensors, lr=outer.learning_rate, betas=(0.9, 0.99))
         self.recovery = Recovery(inner.learning_rate, outer.window)
         self.checkpoint_every = outer.checkpoint_every
@@ -114,7 +144,7 @@ class Distiller:
     @property
     def summary(self):
         """The running mean of the summaries so far (Polyak and Juditsky 1992): meta-gradients are noisy, it is less so."""
-        return Summary(*(t.clone() for t in self.averages), self.temperature)
+        return Summary(*(t.clone() for t in self._as_summary(self.averages)), self.temperature)
 
     @property
     def skipped(self):
@@ -146,11 +176,11 @@ class Distiller:
         self.optimizer.zero_grad()
         loss, norm, what = math.nan, math.nan, None
         try:
-            advanced, loss = self._within_memory(lambda: self._meta_gradient(trajectory, leaf))
+            advanced, loss = self._within_memory(lambda: self._outer_gradient(trajectory, leaf))
             distributions.backward(leaf.grad)
             norm = float(torch.nn.utils.clip_grad_norm_(self.tensors, self.outer.clip_norm))
             if not math.isfinite(loss):
-                what = "a loss on real events that is not finite"
+                what = f"{_LOSSES[self.outer.objective]} that is not finite"
             elif not math.isfinite(norm):
                 what = "a meta-gradient that is not finite"
         except NonFiniteError as error:
@@ -172,13 +202,36 @@ class Distiller:
         self.steps_done += 1
         return OuterStep(loss, norm, trajectory.step, what is not None, reduced)
 
-    def _meta_gradient(self, trajectory, leaf):
+    def _match_losses(self, trajectory, leaf):
         """Train a trajectory for a window, and differentiate its loss on real events into ``leaf.grad``."""
         leaf.grad = None
         advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
         value = self._real_loss(params)
         value.backward()
         return advanced, value.item()
+
+    def _match_gradients(self, trajectory, leaf):
+        """Differentiate the distance of a trajectory's two gradients into ``leaf.grad``, and train it on for a window."""
+        leaf.grad = None
+        params = {name: value.detach().requires_grad_(True) for name, value in trajectory.params.items()}
+        real = torch.autograd.grad(self._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
+        batches = torch.arange(self.count).split(self.inner.batch_size)
+        mine = summary_gradient(
+            lambda params, rows, step: self.judge.soft_loss(rows, params), trajectory.params, leaf, batches, trajectory.seed
+        )  # fmt: skip
+        value = gradient_distance(mine, dict(zip(params, real)))
+        value.backward()
+        advanced, _ = self._advance(trajectory, leaf.detach(), min(self._stride, self.inner.steps - trajectory.step))
+        return advanced, value.item()
+
+    def _match_trajectories(self, trajectory, leaf):
+        """Train for a window from an expert's snapshot, and differentiate the distance to its next into ``leaf.grad``."""
+        leaf.grad = None
+        start, goal = self._leg(trajectory.seed)
+        _, params = self._advance(trajectory, leaf, self._stride)
+        value = trajectory_distance(params, start, goal)
+        value.backward()
+        return None, value.item()
 
     def _within_memory(self, function):
         """Call a function; where memory ends, again, with ever fewer inner states stored: same result, more time."""
@@ -240,7 +293,8 @@ class Distiller:
     @property
     def _stride(self):
         """Inner steps that an outer step advances a trajectory by."""
-        return self.recovery.window if self.outer.unroll == "windows" else self.inner.steps
+        windows = self.outer.unroll == "windows" or self.outer.objective != "meta"
+        return self.recovery.window if windows else self.inner.steps
 
     def _adjoint(self, trajectory):
         every, window = self.checkpoint_every, self.recovery.window
@@ -251,8 +305,13 @@ class Distiller:
             return Truncated(last=window, states=states)
         return states or StoreAll()
 
+    def _as_summary(self, tensors):
+        """``Z``, ``M`` and ``b`` from what is updated."""
+        *latent, decoder, bias = tensors
+        return compose(*latent) if self.factorised else latent[0], decoder, bias
+
     def _distributions(self):
-        latent, decoder, bias = self.tensors
+        latent, decoder, bias = self._as_summary(self.tensors)
         return soft_distributions(latent, decoder, self.temperature, bias)
 
     def _real_batch(self):
@@ -271,16 +330,22 @@ class Distiller:
         return self.judge.real_loss(windows, params, expected, self.outer.teacher)
 
     def _order(self, seed):
-        return batch_order(len(self.tensors[0]), self.inner.batch_size, self.inner.steps, seed)
+        return batch_order(self.count, self.inner.batch_size, self.inner.steps, seed)
 
     def _begin(self):
         seed = int(np.random.default_rng([self.seed, 2, self.begun]).integers(2**31))
         self.begun += 1
-        return _Trajectory(seed, 0, self.initial(seed), {}, self._order(seed))
+        first = self._leg(seed)[0] if self.outer.objective == "trajectory" else self.initial(seed)
+        return _Trajectory(seed, 0, first, {}, self._order(seed))
+
+    def _leg(self, seed):
+        """Two snapshots of an expert, one after the other."""
+        legs = [leg for expert in self.experts for leg in zip(expert, expert[1:])]
+        return legs[int(np.random.default_rng([seed, 5]).integers(len(legs)))]
 
     def _first_trajectories(self):
         """Whole inner loops need one at a time; windows need several, spread evenly over the T inner steps."""
-        if self._stride >= self.inner.steps:
+        if self._stride >= self.inner.steps or self.outer.objective == "trajectory":
             return [self._begin()]
         trajectories, count = [], self.outer.trajectories
         distributions = self._distributions().detach()

@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Optional, Union
 
 from recbole_farzi.errors import OptionError
@@ -29,6 +29,8 @@ SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
 UNROLLS = ("last", "random", "windows")
+OBJECTIVES = ("meta", "gradient", "trajectory")
+FACTORISATIONS = ("latent", "tucker")
 LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
 KERNELS = ("eager", "compiled", "captured")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
@@ -47,6 +49,8 @@ class SummaryOptions:
     start_draws: int
     own_item: float
     bits: int
+    factorisation: str
+    tucker_ranks: Optional[tuple]  # (r1, r2), where the factorisation is Tucker's
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class OuterOptions:
     learning_rate: float
     clip_norm: float
     batch_size: int
+    objective: str
     teacher: float
     average: float
     unroll: str
@@ -154,7 +159,10 @@ def read_options(config):
         start_draws=read.integer("farzi_start_draws", at_least=1),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
+        factorisation=read.choice("farzi_factorisation", FACTORISATIONS),
+        tucker_ranks=None,
     )
+    summary = replace(summary, tucker_ranks=read.tucker_ranks("farzi_tucker_ranks", summary))
     inner = InnerOptions(
         steps=read.integer("farzi_inner_steps", at_least=1),
         batch_size=read.integer("farzi_inner_batch_size", at_least=1),
@@ -171,6 +179,7 @@ def read_options(config):
         learning_rate=read.number("farzi_outer_learning_rate", above=0.0),
         clip_norm=read.number("farzi_outer_clip_norm", above=0.0),
         batch_size=read.integer("farzi_outer_batch_size", at_least=1),
+        objective=read.choice("farzi_objective", OBJECTIVES),
         teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
         average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),
         unroll=read.choice("farzi_unroll", UNROLLS),
@@ -201,6 +210,7 @@ def read_options(config):
         raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
     if outer.pretrained > 0 and pool.snapshots[0] > read.integer("epochs", at_least=1):
         raise OptionError(f"farzi_pool_snapshots={list(pool.snapshots)} are all after the last epoch of training (epochs)")
+    _check_objective(outer, pool, read)
     if read.choice("farzi_positions", POSITIONS) == "every":
         read.check_that_every_position_can_be_predicted()
     output = OutputOptions(
@@ -217,6 +227,23 @@ def read_options(config):
     )
     read.check_recbole_options()
     return Options(summary, inner, outer, pool, output)
+
+
+def _check_objective(outer, pool, read):
+    if outer.objective != "meta" and outer.unroll == "random":
+        raise OptionError(
+            f"farzi_unroll=random says which steps of an inner loop are differentiated, for farzi_objective=meta; with "
+            f"farzi_objective={outer.objective} leave it at last"
+        )
+    if outer.objective != "trajectory":
+        return
+    if outer.pretrained > 0:
+        raise OptionError("farzi_objective=trajectory begins from snapshots of the pool anyway: leave farzi_pretrained at 0")
+    if sum(epoch <= read.integer("epochs", at_least=1) for epoch in pool.snapshots) < 2:
+        raise OptionError(
+            f"farzi_objective=trajectory leads from one snapshot to the next: farzi_pool_snapshots={list(pool.snapshots)} must "
+            "have two epochs that training reaches (epochs)"
+        )
 
 
 @dataclass(frozen=True)
@@ -257,7 +284,7 @@ def is_contender(name):
 def option_names():
     """Names of all ``farzi_*`` options."""
     prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
-    plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
+    plain = {"objective", "unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
              "eval_step", "eval_students", "stopping_step"}  # fmt: skip
     return {
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name
@@ -305,6 +332,24 @@ class _Reader:
         ):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         return tuple(sorted(set(value)))
+
+    def tucker_ranks(self, name, summary):
+        """``(r1, r2)``; half of the sequences and half of the events where it is not set."""
+        value = self.config[name] if name in self.config else None
+        if summary.factorisation != "tucker":
+            if value is not None:
+                raise OptionError(f"{name}={value!r} is for farzi_factorisation=tucker")
+            return None
+        most = (summary.sequences, summary.length)
+        if value is None:
+            return tuple(-(-size // 2) for size in most)
+        whole = isinstance(value, (list, tuple)) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        if not whole or len(value) != 2 or not all(1 <= v <= size for v, size in zip(value, most)):
+            raise OptionError(
+                f"option {name}={value!r} must be two whole numbers from 1 to farzi_sequences={most[0]} and to the "
+                f"{most[1]} events of a sequence"
+            )
+        return tuple(value)
 
     def contenders(self, name):
         names = ", ".join((*SOLE_CONTENDERS, "hard-N", *PART_CONTENDERS))

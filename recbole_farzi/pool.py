@@ -30,7 +30,7 @@ class Pool:
 
     Attributes:
         teacher: state dict of the model that is best on validation.
-        snapshots: state dicts of partly trained models, in a fixed order.
+        experts: for each model the state dicts of its snapshots, in the order of its training.
         score: the teacher's validation score.
         seconds: time that building took, when it was built.
         reused: it came from disk.
@@ -38,11 +38,16 @@ class Pool:
     """
 
     teacher: dict
-    snapshots: tuple
+    experts: tuple
     score: float
     seconds: float
     reused: bool
     fingerprint: str
+
+    @property
+    def snapshots(self):
+        """The partly trained models of all experts together, in a fixed order."""
+        return tuple(snapshot for expert in self.experts for snapshot in expert)
 
 
 def build_pool(config, options, factory, traits, sequences, checksum, valid_data, directory, show_progress=False):
@@ -103,7 +108,7 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     built = _read(place, fingerprint, config["device"])
     if built is None:
         raise StorageError(f"the pool in {place} was changed or removed while it was built; start again")
-    return Pool(built.teacher, built.snapshots, built.score, built.seconds, False, fingerprint)
+    return Pool(built.teacher, built.experts, built.score, built.seconds, False, fingerprint)
 
 
 def _snapshot_name(number, epoch):
@@ -160,10 +165,12 @@ def _read(place, fingerprint, device):
             return None
         sign = 1 if manifest["bigger_is_better"] else -1
         best = max(manifest["models"], key=lambda model: sign * model["score"])
-        snapshots = tuple(load_tensors(place / name, device) for name in manifest["snapshots"])
+        experts = {}
+        for name in manifest["snapshots"]:  # model after model
+            experts.setdefault(name.partition("-")[0], []).append(load_tensors(place / name, device))
         return Pool(
             load_tensors(place / best["file"], device),
-            snapshots,
+            tuple(map(tuple, experts.values())),
             best["score"],
             manifest["seconds"],
             True,

@@ -27,6 +27,7 @@ from recbole_farzi.starts import pick_windows, random_start, spectral_start, tea
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
+from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
@@ -53,6 +54,7 @@ class FarziTrainer(RowTrainer):
         start: the summary that distillation started from.
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
         history: losses and validations of the run, plain values.
+        step_seconds: processor time that its outer steps took, validations left out.
         identity: :class:`recbole_farzi.provenance.Identity` of the run, once :meth:`fit` has begun.
 
     Raises:
@@ -72,6 +74,7 @@ class FarziTrainer(RowTrainer):
         self.start = None
         self.summary = None
         self.history = {}
+        self.step_seconds = 0.0
         self.identity = None
 
     def fit(
@@ -128,18 +131,22 @@ class FarziTrainer(RowTrainer):
             sequences,
             config["seed"],
             teacher=self._teacher(),
+            experts=self._experts(),
+            ranks=options.summary.tucker_ranks,
         )
         checkpoint = directory / f"distillation-{fingerprint}.pt" if saved else None
         record = self._resume(distiller, checkpoint) or {
             "losses": [],
             "validations": [],
             "seconds": 0.0,
+            "step_seconds": 0.0,
             "best": {"score": None, "step": 0, "waited": 0, "result": None, "tensors": None},
             "stopped_early": False,
             "finished": False,
         }
         self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
+        self.step_seconds = record["step_seconds"]
         best = record["best"]
         tensors = best["tensors"] if best["tensors"] is not None else distiller.summary.tensors
         self.inner = replace(distiller.recipe, learning_rate=best.get("inner_learning_rate", distiller.recipe.learning_rate))
@@ -218,7 +225,10 @@ class FarziTrainer(RowTrainer):
         return self._make_start(sequences, counts, best)
 
     def _make_start(self, sequences, counts, draw):
-        return self._as_kept(self._start_of_draw(sequences, counts, draw)).to(self.device)
+        start, ranks = self._start_of_draw(sequences, counts, draw), self.options.summary.tucker_ranks
+        if ranks is not None:  # what is distilled can be no nearer to it
+            start = replace(start, latent=compose(*decompose(start.latent, ranks)))
+        return self._as_kept(start).to(self.device)
 
     def _start_of_draw(self, sequences, counts, draw):
         options, seed = self.options.summary, self.config["seed"]
@@ -248,7 +258,25 @@ class FarziTrainer(RowTrainer):
             if not self.pool.snapshots:
                 raise OptionError("farzi_pretrained > 0, but the pool has no snapshot: give smaller farzi_pool_snapshots")
             model.load_state_dict(self.pool.snapshots[int(rng.integers(len(self.pool.snapshots)))])
+        return self._parameters(model)
+
+    def _parameters(self, model):
         return Student(model, self.student.traits).forget_users().parameter_dict()
+
+    def _experts(self):
+        """What trajectories are matched with: the snapshots of each model of the pool that has two."""
+        if self.options.outer.objective != "trajectory":
+            return ()
+        model = self.factory(self.config["seed"], dropout=False)
+
+        def parameters(snapshot):
+            model.load_state_dict(snapshot)
+            return self._parameters(model)
+
+        experts = tuple(tuple(map(parameters, expert)) for expert in self.pool.experts if len(expert) > 1)
+        if not experts:
+            raise OptionError("farzi_objective=trajectory: no model of the pool has two snapshots; give smaller farzi_pool_snapshots")
+        return experts
 
     def _distil(self, distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn):
         outer, best = self.options.outer, record["best"]
@@ -277,6 +305,7 @@ class FarziTrainer(RowTrainer):
                 self._validate(distiller, record, valid_data, verbose, callback_fn)
                 save()
             while distiller.steps_done < outer.steps and not record["finished"]:
+                begun_step = time.process_time()
                 try:
                     step = distiller.step()
                 except DivergenceError as error:
@@ -284,6 +313,7 @@ class FarziTrainer(RowTrainer):
                         raise  # there is nothing to keep
                     self.logger.warning(f"Distillation stops after outer step {distiller.steps_done}: {error}")
                     break
+                record["step_seconds"] += time.process_time() - begun_step
                 record["losses"].append(None if step.skipped else step.loss)
                 if step.reduced:
                     self.logger.warning(step.reduced)

@@ -12,11 +12,13 @@ import recbole_farzi.distillation
 from recbole_farzi.adjoint import Adam, Checkpointed, Compiled, State, StoreAll, Unrolled, unroll
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.models import without_dropout
+from recbole_farzi.objectives import gradient_distance, trajectory_distance
 from recbole_farzi.options import read_options
 from recbole_farzi.soft_events import soft_distributions
 from recbole_farzi.starts import random_start
 from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student
+from recbole_farzi.tucker import compose
 
 
 @pytest.fixture
@@ -37,8 +39,9 @@ def make_distiller(make_config, tiny_split):
 
         teacher = Student(without_dropout(model_class(config, tiny_split.train.dataset)).to(dtype))
         return Distiller(
-            student, judge, start, options.inner, options.outer, initial, tiny_split.sequences, seed=3, teacher=teacher
-        )
+            student, judge, start, options.inner, options.outer, initial, tiny_split.sequences, seed=3, teacher=teacher,
+            experts=((initial(1), initial(2), initial(3)), (initial(4), initial(5))), ranks=options.summary.tucker_ranks,
+        )  # fmt: skip
 
     return make
 
@@ -213,3 +216,110 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted(make_distiller)
     assert distiller.step().skipped  # the trajectory that was begun before the mend
     assert not distiller.step().skipped
     assert distiller.skipped == 2 and distiller.recipe == distiller.inner
+
+
+MATCHES = [
+    pytest.param({"farzi_objective": "gradient"}, id="gradient"),
+    pytest.param({"farzi_objective": "trajectory", "farzi_pool_snapshots": [1, 2]}, id="trajectory"),
+]
+
+
+def taken(distiller):
+    """The gradients for Z, M and b (or Tucker's factors, M and b) that a step feeds its optimiser."""
+    seen = []
+    distiller.optimizer.step = lambda: seen.extend(t.grad.clone() for t in distiller.tensors)
+    distiller.step()
+    return seen
+
+
+def assert_same(mine, theirs):
+    for one, other in zip(mine, theirs):
+        assert other.norm() > 0
+        assert (one - other).norm() <= 1e-9 * other.norm()
+
+
+def trained(distiller, params, distributions, steps, trajectory):
+    """Inner training as autograd has it."""
+    rates = torch.tensor(distiller.inner.rates()[:steps], dtype=torch.float64)
+    return unroll(
+        lambda params, rows, step: distiller.student.soft_loss(rows, params), params, distributions, steps=steps,
+        optimizer=Adam(lr=rates, eps=distiller.inner.eps), adjoint=Unrolled(), batches=trajectory.order[:steps],
+    )  # fmt: skip
+
+
+def test_a_step_takes_the_gradient_of_the_gradients_distance(make_distiller):
+    """Against double backward through the whole summary at once."""
+    options = {"farzi_objective": "gradient", "farzi_outer_clip_norm": 1e9, "farzi_inner_batch_size": 3}
+    distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
+    params = {name: value.requires_grad_(True) for name, value in reference._begin().params.items()}
+    real = torch.autograd.grad(reference._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
+    soft = reference.judge.soft_loss(reference._distributions(), params)
+    mine = torch.autograd.grad(soft, list(params.values()), create_graph=True, allow_unused=True, materialize_grads=True)
+    value = gradient_distance(dict(zip(params, mine)), dict(zip(params, real)))
+    assert_same(taken(distiller), torch.autograd.grad(value, reference.tensors))
+
+
+def test_a_step_takes_the_gradient_of_the_distance_to_the_next_snapshot(make_distiller):
+    options = {"farzi_objective": "trajectory", "farzi_outer_clip_norm": 1e9, "farzi_pool_snapshots": [1, 2]}
+    distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
+    trajectory = reference._begin()
+    start, goal = reference._leg(trajectory.seed)
+    assert all(torch.equal(trajectory.params[name], start[name]) for name in start)
+    final = trained(reference, start, reference._distributions(), 3, trajectory)
+    value = trajectory_distance(final, start, goal)
+    assert_same(taken(distiller), torch.autograd.grad(value, reference.tensors))
+
+
+def test_legs_lead_from_each_snapshot_to_the_next_of_the_same_expert(make_distiller):
+    distiller = make_distiller(farzi_objective="trajectory", farzi_pool_snapshots=[1, 2])
+    seen = {tuple(id(snapshot) for snapshot in distiller._leg(seed)) for seed in range(40)}
+    first, second = distiller.experts
+    assert seen == {(id(a), id(b)) for a, b in [(first[0], first[1]), (first[1], first[2]), (second[0], second[1])]}
+
+
+def test_tucker_factors_take_the_gradient_of_their_product(make_distiller):
+    """The gradient for Z at the same place, pushed through the product by autograd; M and b as ever."""
+    options = {"farzi_window": 6, "farzi_outer_clip_norm": 1e9}
+    tucker = {"farzi_factorisation": "tucker", "farzi_tucker_ranks": [4, 11]}  # full ranks: the same Z
+    factors, latent = make_distiller(torch.float64, **options, **tucker), make_distiller(torch.float64, **options)
+    torch.testing.assert_close(factors.summary.latent, latent.summary.latent)
+    leaves = factors.tensors[:3]
+    of_latent, *rest = taken(latent)
+    expected = torch.autograd.grad(compose(*leaves), leaves, of_latent)
+    assert_same(taken(factors), [*expected, *rest])
+
+
+def test_tucker_ranks_bound_those_of_the_latent_summary(make_distiller):
+    distiller = make_distiller(farzi_factorisation="tucker", farzi_tucker_ranks=[2, 3])
+    for _ in range(3):
+        distiller.step()
+    latent = distiller.summary.latent.double()
+    assert latent.shape == (4, 11, 3)
+    assert torch.linalg.matrix_rank(latent.flatten(1), rtol=1e-5) == 2
+    assert torch.linalg.matrix_rank(latent.movedim(1, 0).flatten(1), rtol=1e-5) == 3
+
+
+@pytest.mark.parametrize("options", MATCHES)
+def test_other_objectives_come_nearer_to_their_goal(make_distiller, options):
+    distiller = make_distiller(
+        **options, farzi_outer_steps=60, farzi_outer_learning_rate=0.1, farzi_inner_decay=0.0, farzi_outer_teacher=0.0,
+    )  # fmt: skip
+    losses = [distiller.step().loss for _ in range(60)]
+    assert sum(losses[-12:]) < sum(losses[:12])
+
+
+@pytest.mark.parametrize("options", [*MATCHES, pytest.param({"farzi_factorisation": "tucker"}, id="tucker")])
+def test_other_objectives_go_on_as_if_never_interrupted(make_distiller, tmp_path, options):
+    whole, first = (make_distiller(dropout=True, **options) for _ in range(2))
+    for _ in range(6):
+        whole.step()
+    for _ in range(3):
+        first.step()
+    save_tensors(tmp_path / "state.pt", first.state())
+    torch.manual_seed(99)
+    second = make_distiller(dropout=True, **options)
+    second.restore(load_tensors(tmp_path / "state.pt"))
+    for _ in range(3):
+        second.step()
+    for one, other in zip([*whole.tensors, *whole.averages], [*second.tensors, *second.averages]):
+        assert torch.equal(one, other)

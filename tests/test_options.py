@@ -109,10 +109,10 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
-LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
+LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
 OF_SOME = ["farzi_start", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",
-           "farzi_positions"]  # fmt: skip
+           "farzi_positions", "farzi_objective", "farzi_factorisation"]  # fmt: skip
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
 
@@ -188,7 +188,7 @@ def test_senseless_paths_are_refused(make_config, name, value):
     assert f"option {name}={value!r} must be a text" in refused(make_config, **{name: value})
 
 
-@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_outer_block", "farzi_output_path"}))
+@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_tucker_ranks"}))
 def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
     assert f"option {name} is not set" in refused(make_config, **{name: None})
 
@@ -203,6 +203,15 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
         ({"farzi_inner_batch_size": 5}, ["farzi_inner_batch_size=5", "farzi_sequences=4"]),
         ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
         ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
+        ({"farzi_objective": "gradient", "farzi_unroll": "random"}, ["farzi_unroll=random", "farzi_objective=gradient"]),
+        ({"farzi_objective": "trajectory", "farzi_unroll": "random"}, ["farzi_unroll=random", "farzi_objective=trajectory"]),
+        ({"farzi_objective": "trajectory"}, ["farzi_objective=trajectory", "farzi_pool_snapshots=[1]", "two"]),
+        ({"farzi_objective": "trajectory", "farzi_pool_snapshots": [2, 50]}, ["farzi_pool_snapshots=[2, 50]", "epochs"]),
+        (
+            {"farzi_objective": "trajectory", "farzi_pool_snapshots": [0, 1], "farzi_pretrained": 0.5},
+            ["farzi_objective=trajectory", "farzi_pretrained"],
+        ),
+        ({"farzi_tucker_ranks": [2, 2]}, ["farzi_tucker_ranks=[2, 2]", "farzi_factorisation=tucker"]),
         ({"seed": 2**32}, ["seed=4294967296", "at most"]),
         ({"loss_type": "BCE"}, ["loss_type='BCE'", "CE, BPR"]),
         ({"eval_args": {"mode": "uni100"}}, ["eval_args", "uni100", "full"]),
@@ -213,6 +222,21 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
 def test_options_that_contradict_each_other_are_refused(make_config, options, words):
     message = refused(make_config, **options)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("value", [3, [2], [2, 3, 4], [0, 3], [5, 3], [4, 12], [2.0, 3], ["a", 3], [True, 3], "2 3"], ids=repr)
+def test_senseless_ranks_of_tucker_are_refused(make_config, value):
+    message = refused(make_config, farzi_factorisation="tucker", farzi_tucker_ranks=value)
+    assert f"farzi_tucker_ranks={value!r} must be two whole numbers from 1 to farzi_sequences=4 and to the 11 events" in message
+
+
+def test_ranks_of_tucker_are_half_of_the_sizes_if_not_given(make_config):
+    def ranks(**options):
+        return read_options(make_config(**options)[0]).summary.tucker_ranks
+
+    assert ranks() is None
+    assert ranks(farzi_factorisation="tucker") == (2, 6)
+    assert ranks(farzi_factorisation="tucker", farzi_tucker_ranks=[4, 11]) == (4, 11)
 
 
 def test_partly_trained_models_are_not_needed_if_none_are_used(make_config):

@@ -235,3 +235,29 @@ def test_a_run_without_finite_gradients_ends_with_the_best_so_far(make_trainer, 
 def test_pretrained_without_a_snapshot_is_one_clear_line(make_trainer, tiny_split):
     with pytest.raises(OptionError, match="farzi_pool_snapshots"):
         make_trainer(farzi_pretrained=1.0, farzi_pool_snapshots=[50])
+
+
+def test_trajectories_are_matched_within_each_expert_of_the_pool(make_trainer, tiny_split):
+    options = {"farzi_objective": "trajectory", "farzi_pool_models": 2, "farzi_pool_snapshots": [0, 1, 2], "farzi_outer_steps": 2}
+    trainer = make_trainer(**options)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    experts = trainer._experts()
+    assert [len(expert) for expert in experts] == [3, 3]
+    for expert, snapshots in zip(experts, trainer.pool.experts):
+        for one, snapshot in zip(expert, snapshots):
+            assert all(torch.equal(value, snapshot[name]) for name, value in one.items())
+    assert all(0 < loss < 10 for loss in trainer.history["losses"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"farzi_objective": "gradient"}, {"farzi_factorisation": "tucker", "farzi_tucker_ranks": [2, 3]}], ids=str
+)
+def test_another_objective_is_another_run_with_the_same_shapes(make_trainer, tiny_split, options):
+    plain, other = make_trainer(), make_trainer(**options)
+    for trainer in (plain, other):
+        trainer.fit(tiny_split.train, tiny_split.valid)
+    assert plain.identity.fingerprint != other.identity.fingerprint
+    assert other.pool.reused  # models of the pool do not depend on it
+    assert [t.shape for t in other.summary.tensors] == [t.shape for t in plain.summary.tensors]
+    if "farzi_tucker_ranks" in options:  # the start is what the factors can be, so that step 0 is the start
+        assert torch.linalg.matrix_rank(other.start.latent.double().flatten(1), rtol=1e-2) <= 2

@@ -14,6 +14,7 @@ from recbole_farzi.errors import OptionError
 __all__ = ["Costs", "PROBE_STEPS", "choose", "seconds_of", "seconds_of_study", "read_budget"]
 
 PROBE_STEPS = 4
+TIMED_STEPS = 8
 _PROBED = {"farzi_outer_steps": PROBE_STEPS, "farzi_eval_step": PROBE_STEPS - 1, "farzi_eval_students": 1, "farzi_start_draws": 1}
 
 
@@ -50,6 +51,11 @@ def read_budget(text):
 def probe_options(options):
     """Options of a trial that is probed."""
     return {**options, **_PROBED}
+
+
+def step_options(options):
+    """Options of a trial whose outer steps are timed."""
+    return {**options, **_PROBED, "farzi_outer_steps": TIMED_STEPS, "farzi_eval_step": TIMED_STEPS}
 
 
 def measured(moments, pool_seconds):

@@ -1,9 +1,12 @@
-"""Options of a study that depend on the data: a share of its events, a share of its bytes, full rank.
+"""Options of a study that depend on the data or the machine: a share of its events or bytes, full rank, equal time.
 
 ===============================  ===================================================================================
 ``events_share: s``              ``farzi_sequences`` such that the summary has this share of the training events
 ``bytes_share: s``               the same for bytes: Z, M and b against 4 bytes an event
 ``farzi_latent_dim: full``       the smallest rank at which ``Z M`` can be any matrix: min(mu xi, V - 1)
+``step_seconds: s``              ``farzi_outer_steps`` such that these take s seconds of processor time, as measured on a few
+                                 (:mod:`recbole_farzi.studies.runner`); validated :data:`VALIDATIONS` times, the running mean as
+                                 long for its steps as for those of any other point
 ===============================  ===================================================================================
 
 ``farzi_inner_batch_size`` and ``farzi_window`` are lowered to what a point allows: the sequences there are, and the inner steps.
@@ -14,9 +17,11 @@ from typing import NamedTuple
 from recbole_farzi.contenders import BYTES_PER_EVENT
 from recbole_farzi.errors import DataError, OptionError
 
-__all__ = ["QUANTITIES", "Facts", "resolve"]
+__all__ = ["QUANTITIES", "Facts", "resolve", "steps_in_time"]
 
-QUANTITIES = ("events_share", "bytes_share")
+QUANTITIES = ("events_share", "bytes_share", "step_seconds")
+VALIDATIONS = 4  # of a distillation of equal time
+_MEAN_OVER = 0.2  # of its steps, which the running mean weighs by more than 1 / e
 
 
 class Facts(NamedTuple):
@@ -59,6 +64,30 @@ def resolve(options, defaults, facts):
         if get(name) > most:
             out[name] = most
     return out
+
+
+def steps_in_time(seconds, one):
+    """The options of a distillation that takes some time.
+
+    Args:
+        seconds: processor time of its outer steps.
+        one: seconds that one takes.
+
+    Returns:
+        dict of options.
+
+    Raises:
+        OptionError: ``seconds`` is no number above 0.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 1e9:
+        raise OptionError(f"step_seconds={seconds!r} of a study must be a number above 0")
+    steps = max(1, round(seconds / one))
+    return {
+        "farzi_outer_steps": steps,
+        "farzi_eval_step": -(-steps // VALIDATIONS),
+        "farzi_stopping_step": VALIDATIONS + 1,  # none ends before its time
+        "farzi_outer_average": max(0.0, round(1.0 - 1.0 / (_MEAN_OVER * steps), 4)),
+    }
 
 
 def _share(options, name):

@@ -23,7 +23,7 @@ __all__ = ["add_estimates", "points_csv", "study_markdown", "test_csv", "trials_
 
 _SEED = 9
 _OF_TRIAL = (
-    "events", "bytes", "training_events", "outer_steps", "best_step", "skipped", "distillation_seconds", "pool_seconds", "seconds",
+    "events", "bytes", "training_events", "outer_steps", "best_step", "skipped", "step_seconds", "distillation_seconds", "pool_seconds", "seconds",
 )  # fmt: skip
 
 

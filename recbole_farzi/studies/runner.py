@@ -33,7 +33,7 @@ from recbole_farzi.studies import budget as budgets
 from recbole_farzi.studies import figure, generated, results as tables
 from recbole_farzi.studies.board import Board, optuna_or_refuse
 from recbole_farzi.studies.definition import Point, Search, Size, load_study
-from recbole_farzi.studies.quantities import Facts, resolve
+from recbole_farzi.studies.quantities import QUANTITIES, Facts, resolve, steps_in_time
 from recbole_farzi.studies.trial import ROWS, Setting, read_outcome, run_trial
 
 __all__ = ["run_study", "write_outputs"]
@@ -200,19 +200,23 @@ class _Planner:
         for point in self.study.at(size):
             options = {**{k: v for k, v in common.items() if k not in point.options and k not in point.tune}, **point.options}
             options, facts = self._facts(options)
-            config, _ = self._config({**self.setting.options, **options}, [name for name in ("events_share", "bytes_share") if name in options])
+            config, _ = self._config({**self.setting.options, **options})
+            options = {**_quantities(self.setting.options), **options}
+            seconds = options.get("step_seconds")
             try:
-                options = resolve({**_quantities(self.setting.options), **options}, lambda name: config[name], facts)
+                options = resolve(options, lambda name: config[name], facts)
             except DataError as error:
                 impossible[point.label] = str(error)
                 continue
+            if seconds is not None:
+                options.update(self._in_time(point, options, seconds))
             for params in _corners(point.tune):
-                read_options(self._config({**self.setting.options, **options, **params}, ())[0])
+                read_options(self._config({**self.setting.options, **options, **params})[0])
             points.append(Point(point.key, point.label, point.series, point.x, options, point.tune))
         return points, impossible
 
-    def _config(self, options, without):
-        options = {k: v for k, v in options.items() if k not in without and k not in ("events_share", "bytes_share")}
+    def _config(self, options):
+        options = {k: v for k, v in options.items() if k not in QUANTITIES}
         if options.get("farzi_latent_dim") == "full":
             options["farzi_latent_dim"] = 1
         dataset = options.pop("dataset", self.setting.dataset)
@@ -223,7 +227,7 @@ class _Planner:
         options = dict(options)
         if "data" in options:
             options.update(generated.make(options.pop("data"), self.places.state / "data"))
-        config, _ = self._config({**self.setting.options, **options}, ())
+        config, _ = self._config({**self.setting.options, **options})
         key = (config["dataset"], str(config["data_path"]), config["MAX_ITEM_LIST_LENGTH"])
         if not hasattr(self, "_known"):
             self._known = {}
@@ -242,7 +246,7 @@ class _Planner:
         def needed(size):
             trials = []
             for point in self._points(size)[0]:
-                options = read_options(self._config({**self.setting.options, **size.options, **point.options, **self.overrides}, ())[0])
+                options = read_options(self._config({**self.setting.options, **size.options, **point.options, **self.overrides})[0])
                 students = options.output.seeds * len(self.study.contenders)
                 one = budgets.seconds_of(costs, options.outer, options.summary.start_draws, students)
                 candidates = len(list(_corners(point.tune, every=True))) if point.tune else 0
@@ -257,15 +261,32 @@ class _Planner:
             says += f"; that is more than the {room / 60:.0f} minutes that are left: it stops in time, and the same command goes on"
         return size, says
 
-    def _probe(self, point):
-        watch = budgets.Stopwatch()
-        params = next(iter(_corners(point.tune)), {})
-        setting = self.setting
-        options = budgets.probe_options({**point.options, **params})
+    def _in_time(self, point, options, seconds):
+        set_by_time = steps_in_time(seconds, 1.0)
+        clash = sorted(set(set_by_time) & {*self.overrides, *point.options, *point.tune})
+        if clash:
+            raise OptionError(f"option {clash[0]} is set by step_seconds of study {self.study.name}; leave it out, or take --budget tiny")
+        return steps_in_time(seconds, self._step_seconds(point, options))
+
+    def _step_seconds(self, point, options):
+        """Processor time of an outer step of a point: the mean of a few, the first one's preparations among them."""
+        outcome, _ = self._probed(point, budgets.step_options({**options, **next(iter(_corners(point.tune)), {})}))
+        return max(outcome["step_seconds"] / max(outcome["outer_steps"], 1), 1e-6)
+
+    def _probed(self, point, options, watch=lambda share: None):
+        """Outcome and folder of a trial that only measures."""
+        given = {name: value for name, value in self.setting.options.items() if name not in QUANTITIES}
+        setting = Setting(self.setting.model, self.setting.dataset, self.setting.files, given, self.setting.contenders)
         folder = self.places.state / f"probe-{digest([options, _of(setting)])[:12]}"
         outcome = run_trial(setting, {**options, "farzi_fresh": False}, folder, self.places.state / "pools", False, watch)
         if outcome["error"]:
             raise OptionError(f"a probe of {point.label} fails: {outcome['error']}")
+        return outcome, folder
+
+    def _probe(self, point):
+        watch = budgets.Stopwatch()
+        params = next(iter(_corners(point.tune)), {})
+        outcome, folder = self._probed(point, budgets.probe_options({**point.options, **params}), watch)
         kept = folder / "costs.json"
         if kept.is_file():
             return budgets.Costs(*read_json(kept))
@@ -281,7 +302,7 @@ def _of(setting):
 
 
 def _quantities(options):
-    return {name: options[name] for name in ("events_share", "bytes_share") if name in options}
+    return {name: options[name] for name in QUANTITIES if name in options}
 
 
 def _corners(tune, every=False):
@@ -305,7 +326,7 @@ def _points_of(plan):
 
 def _setting_of(plan):
     model, dataset, files, options, contenders = plan["setting"]
-    options = {name: value for name, value in options.items() if name not in ("events_share", "bytes_share")}
+    options = {name: value for name, value in options.items() if name not in QUANTITIES}
     return Setting(model, dataset, tuple(files), options, tuple(contenders))
 
 

@@ -128,6 +128,7 @@ def _distil(setting, options, folder, pools, final, tell):
             "shape": [*summary.latent.shape, summary.decoder.shape[1]],
             **{name: history[name] for name in ("outer_steps", "best_step", "skipped", "reductions", "stopped_early")},
             "distillation_seconds": history["seconds"],
+            "step_seconds": trainer.step_seconds,
             "pool_seconds": pool.seconds,
         }
         if final:

@@ -3,7 +3,7 @@
 import pytest
 
 from recbole_farzi.errors import DataError, OptionError
-from recbole_farzi.studies.quantities import Facts, resolve
+from recbole_farzi.studies.quantities import Facts, resolve, steps_in_time
 
 FACTS = Facts(events=98_114, vocabulary=1_683, maximum=50)
 DEFAULTS = {
@@ -51,3 +51,20 @@ def test_full_rank_and_what_is_lowered_to_fit():
 def test_senseless_shares(share):
     with pytest.raises(OptionError, match="events_share"):
         resolved(events_share=share)
+
+
+def test_equal_time_is_as_many_steps_as_take_it():
+    fast, slow = steps_in_time(60, 0.1), steps_in_time(60, 1.0)
+    assert (fast["farzi_outer_steps"], slow["farzi_outer_steps"]) == (600, 60)
+    assert (fast["farzi_eval_step"], slow["farzi_eval_step"]) == (150, 15)  # validated as often
+    for options in (fast, slow):  # the weight of what is older than a fifth of the steps
+        assert options["farzi_outer_average"] ** (options["farzi_outer_steps"] / 5) == pytest.approx(0.37, abs=0.02)
+    assert steps_in_time(1, 60.0) == {
+        "farzi_outer_steps": 1, "farzi_eval_step": 1, "farzi_stopping_step": 5, "farzi_outer_average": 0.0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "a", True, float("nan"), 1e300])
+def test_a_time_that_is_none(seconds):
+    with pytest.raises(OptionError, match="step_seconds="):
+        steps_in_time(seconds, 1.0)

@@ -24,13 +24,17 @@ def fails(workplace, tiny_dataset, capfd):
 @pytest.mark.parametrize(
     "arguments, line",
     [
-        (["--study", "nosuch"], "there is no study 'nosuch'; there are failure, inner-optimizer, latent-dim, size, unroll"),
+        (["--study", "nosuch"], "there is no study 'nosuch'; there are failure, inner-optimizer, latent-dim, objective, size, unroll"),
         (["--study", "size", "--jobs", "0"], "--jobs 0 must be a whole number from 1 to 256"),
         (["--study", "size", "--jobs", "many"], "--jobs 'many' must be a whole number"),
         (["--study", "size", "--budget", "soon"], "--budget 'soon' must be a time such as 90s, 30m or 1h30m, the number of a size, or tiny"),
         (["--study", "size", "--budget", "9"], "--budget 9: study size has sizes 1 to 7; a time has a unit, such as 30m"),
         (["--study", "inner-optimizer", "--farzi_inner_optimizer=sgd"], "option farzi_inner_optimizer is what study "),
         (["--study", "size", "--cold_start", "x.pth"], "give one of --cold_start, --study"),
+        (
+            ["--study", "objective", "--use_gpu=False", "--farzi_outer_steps=3"],
+            "option farzi_outer_steps is set by step_seconds of study objective; leave it out, or take --budget tiny",
+        ),
         (["--jobs", "2"], "--jobs and --budget belong to --study"),
         (["--study", "size", "-m", "SASRec", "GRU4Rec"], "a study takes one model"),
     ],
