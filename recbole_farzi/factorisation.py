@@ -7,9 +7,11 @@ nobody looks. Here what is lost is measured where the mass is: exponential-famil
 
 import torch
 
+from recbole_farzi.blockwise import SCORES_IN_MEMORY
+
 __all__ = ["divergence", "factorise"]
 
-_ROWS = 1024  # whose gradient is held at a time
+_ROWS = 1024  # whose gradient is held at a time, fewer where that takes too much memory
 _BETAS = (0.9, 0.99)
 _EPS = 1e-12
 
@@ -33,7 +35,7 @@ def factorise(logs, rank, seed, steps=60, learning_rate=0.06):
     """
     centred = logs - logs.mean(dim=1, keepdim=True)  # a softmax does not see a constant
     bias = centred.mean(dim=0)
-    left, right = _truncated_svd(centred - bias, rank, seed)
+    left, right = _truncated_svd(centred.sub_(bias), rank, seed)
     del centred
     cut = (left, right, bias)
     values = [value.clone() for value in cut]
@@ -57,8 +59,7 @@ def divergence(logs, left, right, bias):
         left, right, bias: shapes [n, d], [V, d] and [V].
     """
     total = 0.0
-    for start in range(0, len(logs), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in _blocks(logs):
         close = torch.addmm(bias, left[rows], right.T).log_softmax(dim=1)
         total = total + (logs[rows].exp() * (logs[rows] - close)).sum()
     return total / len(logs)
@@ -68,13 +69,17 @@ def _gradient(logs, left, right, bias):
     """Of the mean divergence, for each of the three: with ``R = (softmax(left right' + bias) - p) / n``, it is
     ``R right``, ``R' left`` and the column sums of ``R``."""
     of_left, of_right, of_bias = torch.empty_like(left), torch.zeros_like(right), torch.zeros_like(bias)
-    for start in range(0, len(logs), _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in _blocks(logs):
         rest = torch.addmm(bias, left[rows], right.T).softmax(dim=1).sub_(logs[rows].exp()).div_(len(logs))
         torch.mm(rest, right, out=of_left[rows])
         of_right.addmm_(rest.T, left[rows])
         of_bias.add_(rest.sum(dim=0))
     return of_left, of_right, of_bias
+
+
+def _blocks(logs):
+    size = min(_ROWS, max(1, SCORES_IN_MEMORY // (logs.shape[1] * logs.element_size())))
+    return [slice(start, start + size) for start in range(0, len(logs), size)]
 
 
 def _truncated_svd(matrix, rank, seed):

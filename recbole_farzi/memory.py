@@ -1,7 +1,7 @@
 """How much memory a plan takes, found out before it starts; and what fits where it does not.
 
-The cost of one inner step and of one outer loss is *measured*, on one, two and four sequences, which is cheap whatever the plan
-(it grows with their square: every event of a batch is scored against every other, as a virtual item); what the plan makes of it follows from its shapes: vocabulary, sequences, length, batches, size of the model, inner steps that
+The cost of one inner step and of one outer loss is *measured*, on one, two and four sequences (over a large vocabulary on one and
+two, where what grows with the square is little), which is cheap whatever the plan (it grows with their square: every event of a batch is scored against every other, as a virtual item); what the plan makes of it follows from its shapes: vocabulary, sequences, length, batches, size of the model, inner steps that
 are differentiated, and how many of their states are stored. The numbers are those of tensors: what libraries keep for
 themselves comes on top, so that an estimate is no promise. Where memory ends all the same, the distiller stores fewer states
 (:class:`recbole_farzi.distillation.Distiller`).
@@ -26,7 +26,8 @@ from recbole_farzi.update_rules import differentiable_rule
 __all__ = ["Costs", "PeakBytes", "Plan", "available", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
 
 _REAL = 4  # bytes
-_START = 5  # copies of the soft events' logits while they are factorised
+_START = 2  # copies of the soft events' logits while they are factorised, beside
+_BLOCKS = 4  # what is computed of them block by block
 _EVALUATION = 5  # copies of the scores that RecBole's evaluation holds at once: its own, masked, sorted, of top items
 
 
@@ -152,7 +153,7 @@ def stored_states(steps, every):
 
 
 def measure(student, judge, length, device, teacher=0.0):
-    """Take one inner step and one outer loss, on one, two and four sequences, and see what they hold.
+    """Take one inner step and one outer loss, on few sequences, and see what they hold.
 
     Args:
         student: :class:`recbole_farzi.student.Student` for soft events.
@@ -164,14 +165,15 @@ def measure(student, judge, length, device, teacher=0.0):
     Returns:
         :class:`Costs`.
     """
-    inner = [_peak(lambda n=n: _inner_step(student, n, length, device), device) for n in (1, 2, 4)]
-    outer = [_peak(lambda n=n: _outer_loss(judge, n, device, teacher), device) for n in (1, 2, 4)]
+    numbers = (1, 2, 4) if 4 * length * student.vocabulary * _REAL <= SCORES_IN_MEMORY else (1, 2)
+    inner = [_peak(lambda n=n: _inner_step(student, n, length, device), device) for n in numbers]
+    outer = [_peak(lambda n=n: _outer_loss(judge, n, device, teacher), device) for n in numbers]
     return Costs(_quadratic(*inner), _quadratic(*outer))
 
 
-def _quadratic(one, two, four):
-    """Coefficients, none below 0, of the quadratic through the values at 1, 2 and 4."""
-    c = max(0.0, ((four - two) / 2 - (two - one)) / 3)
+def _quadratic(one, two, four=None):
+    """Coefficients, none below 0, of the quadratic through the values at 1, 2 and 4, or of the line through the first two."""
+    c = 0.0 if four is None else max(0.0, ((four - two) / 2 - (two - one)) / 3)
     b = max(0.0, two - one - 3 * c)
     return max(0.0, one - b - c), b, c
 
@@ -225,9 +227,10 @@ def needed(plan, costs):
     inner, outer = _of(costs.inner, plan.inner_batch_size), _of(costs.outer, plan.outer_block)
     soft_events = plan.sequences * plan.length * plan.vocabulary * _REAL
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
+    decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
     return {
-        "the start": _START * soft_events + 2 * summary,
+        "the start": _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY) + 6 * summary + decomposition,
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
         "distillation": states + 4 * soft_events + 6 * summary + max(inner, outer),
         "training": 2 * state + _of(costs.outer, plan.train_batch_size),

@@ -8,6 +8,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
+from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
@@ -116,25 +117,23 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
         temperature: tau.
         own_item: weight of the event itself.
         seed: of the randomised decomposition.
-        batch_size: windows that the teacher reads at once.
+        batch_size: windows that the teacher reads at once, fewer where their scores take too much memory.
     """
-    vocabulary = len(counts)
+    vocabulary, (mu, xi) = len(counts), windows.shape
+    batch_size = min(batch_size, rows_in_memory(windows, vocabulary, SCORES_IN_MEMORY))
     model = teacher.model
     device = next(model.parameters()).device
     model.eval()
+    logs = torch.empty(mu, xi, vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
     with torch.no_grad():
         table = model.get_parameter(teacher.traits.item_tables[0])[:vocabulary]
-        logits = []
-        for batch in windows.split(batch_size):
+        for batch, rows in zip(windows.split(batch_size), logs.split(batch_size)):
             batch = batch.to(device)
             expected = torch.log_softmax(teacher.scores(batch[:, :-1])[..., 1:vocabulary], dim=-1)
             first = _log_popularity(counts)[1:].to(device).expand(len(batch), 1, -1)
             own = table[batch] @ table[1:].T
-            logits.append((torch.cat([first, expected], dim=1) + own_item * own).cpu())
-    logits = torch.cat(logits)
-    mu, xi, _ = logits.shape
-    logits = logits.view(mu * xi, -1)
-    left, right, bias = factorise(torch.log_softmax(logits, dim=-1), latent_dim, seed)
+            rows.copy_(torch.log_softmax((torch.cat([first, expected], dim=1) + own_item * own).cpu(), dim=-1))
+    left, right, bias = factorise(logs.view(mu * xi, -1), latent_dim, seed)
     pad = torch.nn.functional.pad
     return Summary(
         left.view(mu, xi, -1).contiguous(),

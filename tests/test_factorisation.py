@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recbole_farzi.factorisation import _gradient, divergence, factorise
+from recbole_farzi.memory import PeakBytes
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def test_gradient_in_blocks_is_the_whole(logs, monkeypatch):
     monkeypatch.setattr("recbole_farzi.factorisation._ROWS", 7)
     for one, other in zip(_gradient(logs, *values), whole):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_over_many_items_one_more_copy_is_held_and_some_blocks(monkeypatch):
+    logs = torch.log_softmax(torch.randn(300, 4000, generator=torch.Generator().manual_seed(0)), dim=1)
+    block = 64 * 1024
+    monkeypatch.setattr("recbole_farzi.factorisation.SCORES_IN_MEMORY", block)
+    with PeakBytes() as counted:
+        factorise(logs, 2, seed=0, steps=3)
+    assert counted.peak < 1.4 * logs.numel() * 4 + 4 * block
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])

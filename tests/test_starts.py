@@ -53,6 +53,16 @@ def test_teacher_start_of_full_rank_is_what_the_teacher_expects(teacher, windows
     torch.testing.assert_close(summary.distributions()[:, 0, 1:], first, rtol=1e-3, atol=1e-5)
 
 
+def test_teacher_start_in_blocks_is_the_whole(teacher, windows, tiny_split, monkeypatch):
+    whole = teacher_start(windows, teacher, tiny_split.counts, 3, 1.0, 0.5, seed=0)
+    read, scores = [], teacher.scores
+    monkeypatch.setattr(teacher, "scores", lambda batch: read.append(len(batch)) or scores(batch))
+    monkeypatch.setattr("recbole_farzi.starts.SCORES_IN_MEMORY", 2 * 11 * tiny_split.vocabulary * 4)
+    for one, other in zip(teacher_start(windows, teacher, tiny_split.counts, 3, 1.0, 0.5, seed=0).tensors, whole.tensors):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert read == [2, 2]
+
+
 def test_more_rank_is_closer_to_the_teacher(teacher, windows, tiny_split):
     with torch.no_grad():
         expected = torch.log_softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)

@@ -26,7 +26,7 @@ from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split
 from recbole_farzi.errors import DataError, Interrupted, OptionError, StorageError
 from recbole_farzi.locks import alone_in
-from recbole_farzi.options import read_options
+from recbole_farzi.options import read_options, read_report_options
 from recbole_farzi.provenance import code, environment, settings
 from recbole_farzi.storage import check_writable, digest, read_json, write_bytes, write_json, write_text
 from recbole_farzi.studies import budget as budgets
@@ -125,7 +125,7 @@ class _Planner:
         name = f"{data}-{self.model_class.__name__}-{self.study.name}"
         self.dataset = data
         self.places = _Places(
-            Path(self.config["checkpoint_dir"]) / "studies" / name, Path(read_options(self.config).output.report_path) / name
+            Path(self.config["checkpoint_dir"]) / "studies" / name, Path(read_report_options(self.config).report_path) / name
         )
         for place in self.places:
             check_writable(place)

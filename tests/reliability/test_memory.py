@@ -101,6 +101,21 @@ def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
     assert counted.peak / 1.5 < estimated < counted.peak * 2
 
 
+def test_over_a_large_vocabulary_less_is_measured_to_the_same_line(make_distiller, monkeypatch):
+    _, distiller = make_distiller()
+
+    def measured():
+        return measure(distiller.student, distiller.judge, 11, torch.device("cpu"))
+
+    whole = measured()
+    monkeypatch.setattr(memory, "SCORES_IN_MEMORY", 1)
+    part = measured()
+    for curve, line in ((whole.inner, part.inner), (whole.outer, part.outer)):
+        assert line[2] == 0.0
+        for n in (1, 2):
+            assert memory._of(line, n) == pytest.approx(memory._of(curve, n), rel=0.05)
+
+
 def test_more_of_anything_takes_more():
     sizes = needed(PLAN, COSTS)
     for field in (

@@ -32,7 +32,7 @@ def fails(workplace, tiny_dataset, capfd):
         (["--study", "inner-optimizer", "--farzi_inner_optimizer=sgd"], "option farzi_inner_optimizer is what study "),
         (["--study", "size", "--cold_start", "x.pth"], "give one of --cold_start, --study"),
         (
-            ["--study", "objective", "--use_gpu=False", "--farzi_outer_steps=3"],
+            ["--study", "objective", "--use_gpu=False", "--topk=[5]", "--farzi_outer_steps=3"],
             "option farzi_outer_steps is set by step_seconds of study objective; leave it out, or take --budget tiny",
         ),
         (["--jobs", "2"], "--jobs and --budget belong to --study"),
