@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+import torch
 
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
 from recbole_farzi.emission import summary_digest
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
+    DrawnTrainer,
     LabelTrainer,
     RowTrainer,
     SummaryLoader,
@@ -133,7 +135,7 @@ class ContenderFactory:
         def run(seed, tell, state_file=None):
             inner = self.options.inner
             trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
-            loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
+            loader = SummaryLoader(summary, self.split.train.dataset, inner, seed)
             return trainer, timed_fit(trainer, loader, None, tell)
 
         depends = [summary_digest(summary), asdict(self.options.inner)]
@@ -141,19 +143,35 @@ class ContenderFactory:
 
     def _hard(self, name):
         _, _, tail = name.partition("-")
-        fitting = max(1, self.summary.nbytes // (BYTES_PER_EVENT * self.summary.events))
+        inputs = 0 if self.summary.inputs is None else self.summary.inputs.numel() * BYTES_PER_EVENT
+        fitting = max(1, (self.summary.nbytes - inputs) // (BYTES_PER_EVENT * self.summary.events))
         draws = self.options.output.hard_samples if not tail else fitting if tail == "bytes" else int(tail)
         hard = self.summary.hard(draws, self.config["seed"])
-        sequences = type(self.split.sequences)(list(enumerate(hard.numpy())), self.split.sequences.length)
         what = "likeliest items" if draws == 0 else "1 draw" if draws == 1 else f"{draws} draws"
         how = "the likeliest items" if draws == 0 else f"{what} of each sequence"
         same = ", as many as take the summary's bytes" if tail == "bytes" else ""
         note = f"{self.name} on hard events, {how}{same}; any RecBole can train on them; early stopping on validation"
         label = f"hard, {what}" + (", same bytes" if tail == "bytes" else "")
-        return Contender(
-            name, label, note, sequences.events, sequences.events * BYTES_PER_EVENT, self.seeds,
-            functools.partial(self._on_windows, sequences), digest(hard),
-        )  # fmt: skip
+        inputs = self.summary.inputs
+        if inputs is None or self.traits.objective == "sequence":  # what is masked is what is predicted: one sequence
+            run, size, depends = functools.partial(self._on_windows, self._as_sequences(hard)), hard.numel(), digest(hard)
+        else:
+            run, size = functools.partial(self._on_drawn, inputs.cpu(), hard), hard.numel() + inputs.numel()
+            depends = [digest(hard), digest(inputs.cpu())]
+        return Contender(name, label, note, hard.numel(), size * BYTES_PER_EVENT, self.seeds, run, depends)
+
+    def _as_sequences(self, rows):
+        return type(self.split.sequences)(list(enumerate(rows.numpy())), self.split.sequences.length)
+
+    def _on_drawn(self, inputs, hard, seed, tell, state_file=None):
+        """Hard events as targets, each after the items of its history; the numbers of events stand in for both."""
+        histories = inputs.repeat_interleave(len(hard) // len(inputs), dim=0)
+        numbers = torch.arange(1, hard.numel() + 1).view(hard.shape)
+        items, targets = (torch.nn.functional.pad(ids.reshape(-1), (1, 0)) for ids in (histories, hard))
+        trainer = DrawnTrainer(self.config, self.factory(seed), items, targets, self.traits)
+        return trainer, timed_fit(
+            trainer, self._windows(self._as_sequences(numbers), seed), self.split.valid, tell, state_file
+        )
 
     def _part(self, name):
         """A part of the real data: as many events as the summary has, or as fit in its bytes."""

@@ -35,7 +35,7 @@ from recbole_farzi.blockwise import SCORES_IN_MEMORY, blockwise_mean, rows_in_me
 from recbole_farzi.memory import is_out_of_memory
 from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.summary import Summary
 from recbole_farzi.update_rules import differentiable_rule
 
@@ -102,6 +102,7 @@ class Distiller:
         self.seed = seed
         self.device = next(student.model.parameters()).device
         self.temperature = start.temperature
+        self.inputs = None if start.inputs is None else start.inputs.to(self.device)
         self.tensors = [t.detach().clone().to(self.device).requires_grad_(True) for t in start.tensors]
         self.averages = [t.detach().clone() for t in self.tensors]
         self.optimizer = torch.optim.Adam(self.tensors, lr=outer.learning_rate, betas=(0.9, 0.99))
@@ -114,7 +115,7 @@ class Distiller:
     @property
     def summary(self):
         """The running mean of the summaries so far (Polyak and Juditsky 1992): meta-gradients are noisy, it is less so."""
-        return Summary(*(t.clone() for t in self.averages), self.temperature)
+        return Summary(*(t.clone() for t in self.averages), self.temperature, self.inputs)
 
     @property
     def skipped(self):
@@ -300,7 +301,7 @@ class Distiller:
         params, state = unroll(
             self.inner_loss,
             trajectory.params,
-            distributions,
+            distributions if self.inputs is None else SoftEvents(distributions, self.inputs),
             optimizer=differentiable_rule(inner, rates),
             steps=steps,
             adjoint=self._adjoint(trajectory),

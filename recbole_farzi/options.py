@@ -28,6 +28,7 @@ POSITIONS = ("last", "every")
 SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
+INPUTS = ("items", "soft")
 UNROLLS = ("last", "random", "windows")
 LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
 KERNELS = ("eager", "compiled", "captured")
@@ -47,6 +48,7 @@ class SummaryOptions:
     start_draws: int
     own_item: float
     bits: int
+    inputs: str
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def read_options(config):
         start_draws=read.integer("farzi_start_draws", at_least=1),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
+        inputs=read.choice("farzi_inputs", INPUTS),
     )
     inner = InnerOptions(
         steps=read.integer("farzi_inner_steps", at_least=1),

@@ -20,13 +20,14 @@ from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
 from recbole_farzi.resumption import Pace, random_streams, restore_random_streams
 from recbole_farzi.sentences import following
-from recbole_farzi.sequences import Sequences, batch_order
-from recbole_farzi.soft_events import soft_cross_entropy_dense
+from recbole_farzi.sequences import Sequences, Windows, batch_order
+from recbole_farzi.soft_events import rows_of, soft_cross_entropy_dense
 from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student
 from recbole_farzi.update_rules import torch_optimizer
 
 __all__ = [
+    "DrawnTrainer",
     "LabelTrainer",
     "RowTrainer",
     "SummaryLoader",
@@ -262,6 +263,36 @@ class WindowTrainer(RowTrainer):
         return total / steps
 
 
+class DrawnTrainer(WindowTrainer):
+    """Trains on windows of events that are one item in the histories and another one, drawn for them, as targets.
+
+    Its windows hold the *numbers* of events, from 1 on.
+
+    Args:
+        config: RecBole's Config.
+        model: RecBole's model; not one whose objective is on whole sequences.
+        inputs: item of each event as a part of the history, shape [events + 1]; number 0 is padding.
+        targets: the item that was drawn for it, likewise.
+        traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+    """
+
+    def __init__(self, config, model, inputs, targets, traits=None):
+        super().__init__(config, model, traits)
+        self.inputs, self.targets = inputs.to(self.device), targets.to(self.device)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        return super()._train_epoch(train_data, epoch_idx, loss_func or self.drawn_loss, show_progress)
+
+    def drawn_loss(self, windows):
+        """The model's training loss over all targets."""
+        numbers, users = (windows, None) if torch.is_tensor(windows) else (windows.items, windows.users)
+        targets = self.targets[numbers]
+        return self.student.training_loss(
+            targets if users is None else Windows(targets, users), last_only=self.student.traits.by_rows,
+            inputs=self.inputs[numbers],
+        )  # fmt: skip
+
+
 class LabelTrainer(WindowTrainer):
     """Trains on windows of real events with soft labels in place of the next item: plain knowledge distillation.
 
@@ -339,7 +370,7 @@ class SummaryLoader:
     """Batches of soft events in the recipe's order, T of them; stands in for RecBole's train data loader.
 
     Args:
-        distributions: ``P``, shape [mu, xi, V].
+        summary: :class:`recbole_farzi.summary.Summary`.
         dataset: RecBole's dataset, which evaluation metrics may ask for item counts.
         inner: :class:`recbole_farzi.options.InnerOptions`, the recipe.
         seed: of the order.
@@ -347,16 +378,16 @@ class SummaryLoader:
 
     shuffle = False
 
-    def __init__(self, distributions, dataset, inner, seed):
-        self.distributions = distributions
+    def __init__(self, summary, dataset, inner, seed):
+        self.events = summary.training_events()
         self.dataset = dataset
-        self.order = batch_order(len(distributions), inner.batch_size, inner.steps, seed)
+        self.order = batch_order(len(summary.latent), inner.batch_size, inner.steps, seed)
 
     def __len__(self):
         return len(self.order)
 
     def __iter__(self):
-        return (self.distributions[rows] for rows in self.order)
+        return (rows_of(self.events, rows) for rows in self.order)
 
 
 def recipe_optimizer(model, inner):

@@ -218,7 +218,7 @@ def test_a_model_trained_on_a_summary_is_evaluated_by_recbole(job):
     trainer = SummaryTrainer(config, factory(0), options.inner)
     check_twice_differentiable(trainer.student)
     before = [p.detach().clone() for p in trainer.model.parameters()]
-    loader = SummaryLoader(summary.distributions(), split.train.dataset, options.inner, seed=0)
+    loader = SummaryLoader(summary, split.train.dataset, options.inner, seed=0)
     trainer.fit(loader, verbose=False)
     assert any(not torch.equal(p, old) for p, old in zip(trainer.model.parameters(), before))
     result = trainer.evaluate(split.test, show_progress=False)
