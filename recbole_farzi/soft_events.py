@@ -30,6 +30,10 @@ class SoftEvents(NamedTuple):
     distributions: torch.Tensor
     inputs: torch.Tensor
 
+    def to(self, device):
+        """The same on another device; RecBole's trainer asks it of a batch."""
+        return SoftEvents(*(part.to(device) for part in self))
+
 
 def rows_of(events, rows):
     """Some sequences of ``P`` [n, xi, V] or of :class:`SoftEvents`."""

@@ -24,7 +24,7 @@ from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import rows_of
-from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.starts import generate_windows, pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
@@ -226,7 +226,12 @@ class FarziTrainer(RowTrainer):
     def _start_of_draw(self, sequences, counts, draw):
         options, seed = self.options.summary, self.config["seed"]
         rng = np.random.default_rng([seed, 3, draw])
-        windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
+        if options.inputs == "generated":
+            windows = generate_windows(
+                self._teacher(), counts, options.sequences, options.length, sequences.repeats, int(rng.integers(2**31))
+            )
+        else:
+            windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
         if options.start == "random":
             start = random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
@@ -237,7 +242,7 @@ class FarziTrainer(RowTrainer):
             start = teacher_start(
                 windows, self._teacher(), counts, options.latent_dim, options.temperature, options.own_item, seed
             )
-        return replace(start, inputs=windows) if options.inputs == "items" else start
+        return start if options.inputs == "soft" else replace(start, inputs=windows)
 
     def _teacher(self):
         """The best model of the pool, as a :class:`recbole_farzi.student.Student`."""

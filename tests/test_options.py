@@ -111,7 +111,7 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
-OF_SOME = ["farzi_start", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",
+OF_SOME = ["farzi_start", "farzi_inputs", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",
            "farzi_positions"]  # fmt: skip
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
