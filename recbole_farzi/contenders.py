@@ -5,6 +5,8 @@ takes, one that does not for as many events.
 """
 
 import functools
+import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -13,7 +15,10 @@ import numpy as np
 import torch
 
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
+from recbole_farzi.checkpoints import check_same_data, checkpoint_config, read_checkpoint, restored
 from recbole_farzi.emission import summary_digest
+from recbole_farzi.errors import ModelError
+from recbole_farzi.options import is_checkpoint
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
@@ -27,7 +32,7 @@ from recbole_farzi.training import (
     teacher_labels,
 )
 
-__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory"]
+__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory", "load_trained"]
 
 BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
 _BYTES_PER_LABEL = 8  # an item id and its probability
@@ -55,8 +60,8 @@ class Contender:
         key: short name, also the name of its stored runs.
         label: name for people.
         note: what it is, in a sentence.
-        events: events that it trains on.
-        bytes: size of its training data.
+        events: events that it trains on; None where nobody knows.
+        bytes: size of its training data; None where nobody knows.
         seeds: of its runs.
         run: function from a seed, a function that shows progress, and the file in which an unfinished training is kept
             (or None), to ``(trainer, seconds)``: a trained RecBole trainer that can evaluate, and the time that
@@ -68,12 +73,37 @@ class Contender:
     key: str
     label: str
     note: str
-    events: int
-    bytes: int
+    events: Optional[int]
+    bytes: Optional[int]
     seeds: tuple
     run: Callable[[int, Callable[[str], None], Optional[Path]], Any]
     depends: Any = None
     seeded: bool = True
+
+
+def load_trained(file, config):
+    """A checkpoint that is to be compared with what a run trains.
+
+    Args:
+        file: of RecBole's.
+        config: of the run.
+
+    Returns:
+        ``(state, Config, class)`` of the model, for :func:`recbole_farzi.checkpoints.restored`.
+
+    Raises:
+        StorageError, OptionError: it is missing, or no checkpoint of RecBole's, or its settings are refused.
+        DataError: it was trained on other data than the run's.
+        ModelError: it does not read histories.
+    """
+    settings, state = read_checkpoint(file)
+    check_same_data(file, settings, config.final_config_dict, "this run", loaded=False)
+    own = {name: config[name] for name in ("data_path", "use_gpu", "gpu_id", "show_progress") if config[name] is not None}
+    own["data_path"] = str(Path(own["data_path"]).parent)  # RecBole has put the dataset's name behind it
+    model_config, model_class = checkpoint_config(settings, (), own)
+    if model_config["MODEL_TYPE"] != config["MODEL_TYPE"]:
+        raise ModelError(f"{file} is of {model_class.__name__}, which does not read histories; compare it by --cold_start")
+    return state, model_config, model_class
 
 
 class ContenderFactory:
@@ -119,9 +149,25 @@ class ContenderFactory:
                 self.split.sequences.events, self.split.vocabulary * BYTES_PER_EVENT, (self.config["seed"],),
                 self._popularity, seeded=False,
             )  # fmt: skip
+        if is_checkpoint(name):
+            return self._trained(name)
         if name.startswith("hard"):
             return self._hard(name)
         return self._part(name)
+
+    def _trained(self, file):
+        """A model that RecBole has trained on this data, as its checkpoint holds it."""
+        state, config, model_class = load_trained(file, self.config)
+
+        def run(seed, tell, state_file=None):
+            trainer = RowTrainer(self.config, restored(file, state, config, model_class, self.split.train.dataset))
+            trainer.eval_collector.data_collect(self.split.train)
+            return trainer, None
+
+        label = f"{model_class.__name__} ({Path(file).stem})"
+        key = re.sub(r"[^\w.+-]+", "-", f"{model_class.__name__}-{Path(file).stem}")
+        note = f"the trained {model_class.__name__} of {Path(file).name}, as it was given"
+        return Contender(key, label, note, None, None, (self.config["seed"],), run, hashlib.sha256(Path(file).read_bytes()).hexdigest(), seeded=False)
 
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data
@@ -251,7 +297,7 @@ class ContenderFactory:
         return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell, state_file)
 
     def _popularity(self, seed, tell, state_file=None):
-        model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
+        model = Popularity(self.split.counts).to(self.config["device"])
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0

@@ -14,13 +14,13 @@ from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.atomic import check_tokens
-from recbole_farzi.contenders import ContenderFactory
+from recbole_farzi.contenders import ContenderFactory, load_trained
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
 from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.models import ModelFactory, seeded
-from recbole_farzi.options import Options
+from recbole_farzi.options import Options, is_checkpoint
 from recbole_farzi.provenance import code, command_line, environment, settings
 from recbole_farzi.results import Run, gather, read_run, write_run
 from recbole_farzi.resumption import interruptible
@@ -72,6 +72,8 @@ class Experiment:
         check_place(output)
         split = load_split(config)
         check_tokens(split.train.dataset.field2id_token[split.train.dataset.iid_field][1:])
+        for name in filter(is_checkpoint, options.output.contenders):
+            load_trained(name, config)
         experiment = cls(config, options, split, model_class)
         experiment._check_strata()
         return experiment

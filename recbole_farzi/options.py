@@ -254,7 +254,12 @@ def is_contender(name):
     """Whether ``farzi_contenders`` may hold a name; what they are stands in ``properties/farzi.yaml``."""
     parts = "|".join(PART_CONTENDERS)
     pattern = rf"{'|'.join(SOLE_CONTENDERS)}|hard-\d{{1,4}}|(hard|{parts})-bytes|{parts}"
-    return isinstance(name, str) and re.fullmatch(pattern, name) is not None
+    return isinstance(name, str) and (is_checkpoint(name) or re.fullmatch(pattern, name) is not None)
+
+
+def is_checkpoint(name):
+    """Whether a contender is the file of a model that RecBole has trained."""
+    return len(name) > 4 and name.endswith(".pth") and "\0" not in name
 
 
 def option_names():
@@ -311,7 +316,7 @@ class _Reader:
 
     def contenders(self, name):
         names = ", ".join((*SOLE_CONTENDERS, "hard-N", *PART_CONTENDERS))
-        wanted = f"a list of {names}; hard and the last {len(PART_CONTENDERS)} also with -bytes"
+        wanted = f"a list of {names}; hard and the last {len(PART_CONTENDERS)} also with -bytes; or RecBole's checkpoints, FILE.pth"
         value = self._get(name, wanted)
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, (list, tuple)) or not value or not all(is_contender(v) for v in value):

@@ -1,17 +1,21 @@
 """What is compared: every contender by name, its size, and what it trains on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from recbole.config import Config
 from recbole.data.interaction import Interaction
+from recbole.utils import get_model, get_trainer
 
 from recbole_farzi.contenders import ContenderFactory
-from recbole_farzi.data import load_split
-from recbole_farzi.errors import DataError, OptionError
+from recbole_farzi.data import load_loaders, load_split
+from recbole_farzi.errors import DataError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import is_contender, read_options
+from recbole_farzi.run import run_farzi
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
@@ -190,3 +194,62 @@ def test_labels_of_one_item_are_the_ordinary_loss(labelled):
     trainer = LabelTrainer(config, factory(1, dropout=False), items, certain)
     windows, numbers = (s.windows(np.random.default_rng(2)) for s in (sequences, numbered))
     torch.testing.assert_close(trainer.label_loss(numbers), trainer.student.real_loss(windows))
+
+
+# --- models that RecBole has trained ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(workplace, tiny_dataset, tiny_options):
+    """Function that trains a model as a user of RecBole does; gives its file and what RecBole's trainer finds on test."""
+
+    def make(model, name, **overrides):
+        settings = {
+            "data_path": str(tiny_dataset), "MAX_ITEM_LIST_LENGTH": tiny_options["MAX_ITEM_LIST_LENGTH"], "hidden_size": 8,
+            "embedding_size": 8, "epochs": 1, "train_neg_sample_args": None, "topk": tiny_options["topk"], "use_gpu": False,
+            "metrics": ["Hit", "NDCG"], "valid_metric": "NDCG@5", "state": "ERROR", "show_progress": False, "metric_decimal_place": 6,
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, **overrides,
+        }  # fmt: skip
+        config = Config(model, "tiny", None, {k: repr(v) if isinstance(v, str) else v for k, v in settings.items()})
+        train, valid, test = load_loaders(config)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, get_model(model)(config, train.dataset))
+        trainer.saved_model_file = f"saved/{name}.pth"
+        trainer.fit(train, valid, verbose=False, saved=True, show_progress=False)
+        return trainer.saved_model_file, trainer.evaluate(test, load_best_model=False)
+
+    return make
+
+
+def test_a_checkpoint_of_recboles_is_a_contender(make, checkpoint):
+    file, expected = checkpoint("GRU4Rec", "mine, of today")
+    contenders, split, _ = make("full", file)
+    mine = contenders["GRU4Rec-mine-of-today"]
+    assert (mine.label, mine.events, mine.bytes, mine.seeded) == ("GRU4Rec (mine, of today)", None, None, False)
+    trainer, seconds = mine.run(mine.seeds[0], lambda progress: None)
+    found = trainer.evaluate(split.test, show_progress=False)
+    assert seconds is None and {name: found[name] for name in expected} == dict(expected)
+
+
+def test_a_whole_job_reports_a_checkpoint_beside_the_summary(checkpoint, tiny_dataset, tiny_options):
+    file, expected = checkpoint("GRU4Rec", "mine")
+    options = {**tiny_options, "data_path": str(tiny_dataset), "farzi_contenders": ["full", "summary", file], "farzi_outer_steps": 1}
+    results = run_farzi("SASRec", "tiny", config_dict=options)["results"]
+    mine = results["contenders"][2]
+    assert [c["key"] for c in results["contenders"]] == ["full", "summary", "GRU4Rec-mine"] and mine["events"] is None
+    assert {name: mine["runs"][0]["metrics"][name] for name in expected} == {k: float(v) for k, v in expected.items()}
+    assert (mine["runs"][0]["seed"], mine["runs"][0]["seconds"]) == (None, None)
+
+
+@pytest.mark.parametrize("model, name, overrides, error, message", [
+    ("GRU4Rec", "cut", {"MAX_ITEM_LIST_LENGTH": 5}, DataError, "MAX_ITEM_LIST_LENGTH is 5, not 1"),
+    ("BPR", "BPR", {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, DataError, "eval_args is"),
+    (None, "nosuch", {}, StorageError, "nosuch.pth: No such file"),
+])  # fmt: skip
+def test_a_checkpoint_that_cannot_be_compared_is_refused_before_the_work(
+    checkpoint, tiny_dataset, tiny_options, model, name, overrides, error, message
+):
+    file = checkpoint(model, name, **overrides)[0] if model else f"saved/{name}.pth"
+    options = {**tiny_options, "data_path": str(tiny_dataset), "farzi_contenders": ["full", file]}
+    with pytest.raises(error, match=message) as caught:
+        run_farzi("SASRec", "tiny", config_dict=options)
+    assert "\n" not in str(caught.value) and not Path("saved/farzi/runs").exists()
