@@ -13,6 +13,7 @@ import numpy as np
 
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
 from recbole_farzi.emission import summary_digest
+from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
@@ -61,6 +62,7 @@ class Contender:
             training took.
         depends: whatever its result depends on beside data and settings, as a plain value.
         seeded: whether its result depends on the seed at all.
+        validate: whether its runs are evaluated on validation, too, so that something can be chosen by them.
     """
 
     key: str
@@ -72,6 +74,7 @@ class Contender:
     run: Callable[[int, Callable[[str], None], Optional[Path]], Any]
     depends: Any = None
     seeded: bool = True
+    validate: bool = False
 
 
 class ContenderFactory:
@@ -108,6 +111,8 @@ class ContenderFactory:
         if name == "summary":
             note = f"{self.name} on the distilled soft events alone, temperature, steps and learning rate of its recipe"
             return self._soft(name, "summary (soft)", note, self.summary)
+        if name == "summary-passes":
+            return self._passes(name)
         if name == "start":
             note = f"{self.name} on the soft events from which distillation started, the same recipe"
             return self._soft(name, f"{self.options.summary.start} start, not distilled", note, self.start)
@@ -138,6 +143,24 @@ class ContenderFactory:
 
         depends = [summary_digest(summary), asdict(self.options.inner)]
         return Contender(key, label, note, summary.events, summary.nbytes, self.seeds, run, depends)
+
+    def _passes(self, key):
+        inner, own = self.options.inner, self.options.students
+
+        def run(seed, tell, state_file=None):
+            trainer = PassTrainer(self.config, self.factory(seed), max(1, own.steps // own.eval_step), self.traits)
+            distributions, dataset = self.summary.distributions(), self.split.train.dataset
+            loader = PassLoader(distributions, dataset, inner.batch_size, own.eval_step, seed)
+            return trainer, timed_fit(trainer, loader, self.split.valid, tell, state_file)
+
+        note = (
+            f"{self.name} on the distilled soft events alone, with RecBole's optimiser and options in place of the recipe, early "
+            "stopping on validation"
+        )
+        depends = [summary_digest(self.summary), inner.batch_size, own.steps, own.eval_step]
+        return Contender(
+            key, "summary, passes", note, self.summary.events, self.summary.nbytes, self.seeds, run, depends
+        )
 
     def _hard(self, name):
         _, _, tail = name.partition("-")
