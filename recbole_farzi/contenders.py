@@ -19,6 +19,7 @@ from recbole_farzi.checkpoints import check_same_data, checkpoint_config, read_c
 from recbole_farzi.emission import summary_digest
 from recbole_farzi.errors import ModelError
 from recbole_farzi.options import is_checkpoint
+from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
@@ -68,6 +69,7 @@ class Contender:
             training took.
         depends: whatever its result depends on beside data and settings, as a plain value.
         seeded: whether its result depends on the seed at all.
+        validate: whether its runs are evaluated on validation, too, so that something can be chosen by them.
     """
 
     key: str
@@ -79,6 +81,7 @@ class Contender:
     run: Callable[[int, Callable[[str], None], Optional[Path]], Any]
     depends: Any = None
     seeded: bool = True
+    validate: bool = False
 
 
 def load_trained(file, config):
@@ -140,6 +143,8 @@ class ContenderFactory:
         if name == "summary":
             note = f"{self.name} on the distilled soft events alone, temperature, steps and learning rate of its recipe"
             return self._soft(name, "summary (soft)", note, self.summary)
+        if name == "summary-passes":
+            return self._passes(name)
         if name == "start":
             note = f"{self.name} on the soft events from which distillation started, the same recipe"
             return self._soft(name, f"{self.options.summary.start} start, not distilled", note, self.start)
@@ -186,6 +191,23 @@ class ContenderFactory:
 
         depends = [summary_digest(summary), asdict(self.options.inner)]
         return Contender(key, label, note, summary.events, summary.nbytes, self.seeds, run, depends)
+
+    def _passes(self, key):
+        inner, own = self.options.inner, self.options.students
+
+        def run(seed, tell, state_file=None):
+            trainer = PassTrainer(self.config, self.factory(seed), max(1, own.steps // own.eval_step), self.traits)
+            loader = PassLoader(self.summary, self.split.train.dataset, inner.batch_size, own.eval_step, seed)
+            return trainer, timed_fit(trainer, loader, self.split.valid, tell, state_file)
+
+        note = (
+            f"{self.name} on the distilled soft events alone, with RecBole's optimiser and options in place of the recipe, early "
+            "stopping on validation"
+        )
+        depends = [summary_digest(self.summary), inner.batch_size, own.steps, own.eval_step]
+        return Contender(
+            key, "summary, passes", note, self.summary.events, self.summary.nbytes, self.seeds, run, depends
+        )
 
     def _hard(self, name):
         _, _, tail = name.partition("-")

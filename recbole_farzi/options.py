@@ -16,6 +16,7 @@ __all__ = [
     "OuterOptions",
     "PoolOptions",
     "OutputOptions",
+    "StudentOptions",
     "Options",
     "ReportOptions",
     "is_contender",
@@ -25,7 +26,7 @@ __all__ = [
 
 STARTS = ("teacher", "spectral", "random")
 POSITIONS = ("last", "every")
-SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
+SOLE_CONTENDERS = ("full", "summary", "summary-passes", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
 INPUTS = ("generated", "real", "soft")
@@ -121,6 +122,15 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class StudentOptions:
+    """How models find a recipe of their own for a summary; see ``properties/farzi.yaml``."""
+
+    learning_rates: tuple
+    steps: int
+    eval_step: int
+
+
+@dataclass(frozen=True)
 class Options:
     """All of them."""
 
@@ -129,6 +139,7 @@ class Options:
     outer: OuterOptions
     pool: PoolOptions
     output: OutputOptions
+    students: StudentOptions
 
 
 def read_options(config):
@@ -218,8 +229,17 @@ def read_options(config):
         report_path=read.text("farzi_report_path"),
         fresh=read.boolean("farzi_fresh"),
     )
+    students = StudentOptions(
+        learning_rates=read.numbers("farzi_student_learning_rates", above=0.0),
+        steps=read.integer("farzi_student_steps", at_least=1),
+        eval_step=read.integer("farzi_student_eval_step", at_least=1),
+    )
+    if students.eval_step > students.steps:
+        raise OptionError(
+            f"farzi_student_eval_step={students.eval_step} is more than there are steps (farzi_student_steps={students.steps})"
+        )
     read.check_recbole_options()
-    return Options(summary, inner, outer, pool, output)
+    return Options(summary, inner, outer, pool, output, students)
 
 
 @dataclass(frozen=True)
@@ -264,7 +284,8 @@ def is_checkpoint(name):
 
 def option_names():
     """Names of all ``farzi_*`` options."""
-    prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
+    prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: "",
+                StudentOptions: "student_"}  # fmt: skip
     plain = {"unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
              "eval_step", "eval_students", "stopping_step"}  # fmt: skip
     return {
@@ -313,6 +334,16 @@ class _Reader:
         ):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         return tuple(sorted(set(value)))
+
+    def numbers(self, name, above):
+        """Different numbers in ascending order; there may be none."""
+        wanted = f"a list of numbers above {above:g}"
+        value = self._get(name, wanted)
+        if not isinstance(value, (list, tuple)) or any(
+            isinstance(v, bool) or not isinstance(v, (int, float)) or not above < v <= sys.float_info.max for v in value
+        ):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(sorted({float(v) for v in value}))
 
     def contenders(self, name):
         names = ", ".join((*SOLE_CONTENDERS, "hard-N", *PART_CONTENDERS))

@@ -51,6 +51,7 @@ class RowTrainer(Trainer):
         state_file: file in which :meth:`fit` keeps its state at the beginnings of epochs, and from which it goes on if the
             file is there; None keeps nothing. Who set it removes it when what was trained is stored.
         seconds: time that :meth:`fit` took, with that of the processes which it continued.
+        best_epoch: number of epochs after which validation was best, or None where there was no validation.
     """
 
     _remedy = "a smaller learning_rate"
@@ -62,6 +63,7 @@ class RowTrainer(Trainer):
         self.student = None
         self._every_position = config["farzi_positions"] == "every"
         self._best_state = None
+        self.best_epoch = None
         self.state_file = None
         self.seconds = 0.0
         self._pace = Pace()
@@ -87,6 +89,7 @@ class RowTrainer(Trainer):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self._best_state,
+            "best_epoch": self.best_epoch,
             "best_score": float(self.best_valid_score),
             "best_result": None if self.best_valid_result is None else {k: float(v) for k, v in self.best_valid_result.items()},
             "waited": self.cur_step,
@@ -102,7 +105,7 @@ class RowTrainer(Trainer):
             epoch, waited = int(state["epoch"]), int(state["waited"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self._best_state = state["best"]
+            self._best_state, self.best_epoch = state["best"], state["best_epoch"]
             self.best_valid_score, self.best_valid_result = state["best_score"], state["best_result"]
             self.train_loss_dict, self.seconds = state["losses"], state["seconds"]
             restore_loader(train_data, state["loader"])
@@ -123,7 +126,7 @@ class RowTrainer(Trainer):
         self.eval_collector.probabilities = student.traits.probabilities and not self._every_position
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        self._best_state = copy.deepcopy(self.model.state_dict())
+        self._best_state, self.best_epoch = copy.deepcopy(self.model.state_dict()), epoch + 1
 
     def _check_nan(self, loss):
         if not torch.isfinite(loss):

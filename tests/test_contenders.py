@@ -22,7 +22,7 @@ from recbole_farzi.student import Student
 from recbole_farzi.training import DrawnTrainer, LabelTrainer, WindowLoader, WindowTrainer, teacher_labels
 
 EVERYTHING = [
-    "full", "summary", "start", "hard", "hard-0", "hard-1", "hard-20", "hard-bytes", "random", "head", "popular-items",
+    "full", "summary", "summary-passes", "start", "hard", "hard-0", "hard-1", "hard-20", "hard-bytes", "random", "head", "popular-items",
     "svp-cf", "svp-cf-users", "teacher-labels", "random-bytes", "head-bytes", "popular-items-bytes", "svp-cf-bytes",
     "svp-cf-users-bytes", "teacher-labels-bytes", "popularity",
 ]  # fmt: skip

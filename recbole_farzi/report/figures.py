@@ -34,7 +34,7 @@ __all__ = [
 # Variants of one way of training share its colour and differ by mark; open marks are those of equal bytes.
 _FAMILIES = {
     "full": ("#0072b2", (("circle", "●"),)),
-    "summary": ("#d55e00", (("diamond", "◆"),)),
+    "summary": ("#d55e00", (("diamond", "◆"), ("diamond-wide", "⬥"))),
     "start": ("#e69f00", (("square", "■"),)),
     "hard": ("#cc79a7", (("triangle-up", "▲"), ("triangle-left", "◀"), ("triangle-right", "▶"), ("star-triangle-up", "△"))),
     "random": ("#009e73", (("triangle-down", "▼"),)),
