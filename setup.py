@@ -51,7 +51,7 @@ setup(
         "plotly>=5.0",
         "PyYAML>=6.0",
         "scipy>=1.11",
-        "torch>=2.4,<2.14",
+        "torch>=2.4,<2.16",
         "tqdm>=4.48.2",
         'recbole>=1.2.0,<1.3; python_version < "3.12"',
         # Ray 2.6.3 imports pkg_resources, which setuptools 81 no longer has.

@@ -6,7 +6,8 @@
     python run_farzi.py -d amazon-magazine --data_path=datasets
     python benchmarks/publish.py --record_only report/amazon-magazine-SASRec
 
-The picture is the top of report.html in a headless Chromium; without one the old picture stays, and this says so.
+The pictures are of report.html in a headless Chromium: its top, its strata in dark colours, how it looks on a phone, and the whole
+of it as it prints (report.pdf); without a Chromium the old ones stay, and this says so.
 """
 
 import argparse
@@ -54,18 +55,55 @@ def readme_block(results, rows, record):
 
 
 def take_picture(page, target, height=1500):
-    """Screenshot of a page; returns whether there was a browser to take it."""
-    browser = next((found for found in map(shutil.which, CHROMIUM) if found), None)
-    if browser is None:
+    """Screenshot of the top of a page; returns whether there was a browser to take it."""
+    browser = find_browser()
+    if browser is not None:
+        shoot(browser, page.resolve().as_uri(), target, 1280, height)
+    return browser is not None
+
+
+def find_browser():
+    return next((found for found in map(shutil.which, CHROMIUM) if found), None)
+
+
+def take_pictures(page, record):
+    """Pictures of a page; returns whether there was a browser to take them."""
+    if not take_picture(page, record / "report.png"):
         return False
+    browser = find_browser()
+    dark = "--blink-settings=preferredColorScheme=0"
+    with tempfile.TemporaryDirectory() as folder:
+        # Frames: Chromium's windows are at least 500 wide, and show the beginning of a page.
+        whole = framed(Path(folder) / "dark.html", page, 1280, 1240, ["cold-to-warm-users"])
+        shoot(browser, whole.as_uri(), record / "report-dark.png", 1280, 1240, dark)
+        phone = framed(Path(folder) / "phone.html", page, 390, 1300, ["", "contenders-on-test", "cold-to-warm-items", "users-by-items"])
+        shoot(browser, phone.as_uri(), record / "report-phone.png", 4 * 390 + 3 * 12, 1300)
+    shoot(browser, page.resolve().as_uri(), record / "report.pdf")
+    return True
+
+
+def framed(file, page, width, height, sections):
+    """A page that shows sections of another one beside each other, each as if in a window of that size."""
+    frames = [
+        f'<iframe src="{page.resolve().as_uri()}#{section}" style="border:0;width:{width}px;height:{height}px"></iframe>'
+        for section in sections
+    ]
+    file.write_text(f'<body style="margin:0;display:flex;gap:12px;background:#888">{"".join(frames)}</body>', encoding="utf-8")
+    return file
+
+
+def shoot(browser, address, target, width=1280, height=1500, *options):
+    """A screenshot of an address, or its print if the target is a PDF."""
+    what = ["--no-pdf-header-footer", f"--print-to-pdf={target.resolve()}"]
+    if target.suffix != ".pdf":
+        what = [f"--window-size={width},{height}", f"--screenshot={target.resolve()}"]
     with tempfile.TemporaryDirectory() as profile:
         command = [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-            "--disable-background-networking", "--virtual-time-budget=8000", f"--user-data-dir={profile}",
-            f"--window-size=1280,{height}", f"--screenshot={target.resolve()}", page.resolve().as_uri(),
+            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
+            "--disable-background-networking", "--virtual-time-budget=15000", f"--user-data-dir={profile}",
+            "--allow-file-access-from-files", *options, *what, address,
         ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return True
+        subprocess.run(command, check=True, capture_output=True, timeout=600)
 
 
 def main():
@@ -80,8 +118,8 @@ def main():
     for name in ("results.json", "rows.npz", "strata.csv", "comparisons.csv", "report.md"):
         shutil.copyfile(source / name, record / name)
     (record / "results.csv").unlink(missing_ok=True)  # of an earlier version
-    if not take_picture(source / "report.html", record / "report.png"):
-        print("no Chromium found: the picture was not taken anew", file=sys.stderr)
+    if not take_pictures(source / "report.html", record):
+        print("no Chromium found: the pictures were not taken anew", file=sys.stderr)
     if given.record_only:
         return
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,31 +6,30 @@ Each part is a function from the real histories and a number of events to
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.abstract_recommender import AbstractRecommender
 
 __all__ = ["Popularity", "hardest_events", "hardest_users", "head_users", "popular_items", "random_users"]
 
 
-class Popularity(SequentialRecommender):
-    """Ranks items by how often they occur in the training data, the same for everybody.
+class Popularity(AbstractRecommender):
+    """Ranks items by how often they occur in the training data, the same for everybody, whatever rows it is asked about.
 
     Scores are log shares, add-one-half smoothed, so that its cross-entropy is that of a unigram model.
 
     Args:
-        config: RecBole's Config.
-        dataset: RecBole's dataset.
         counts: occurrences of each item, shape [V].
     """
 
-    def __init__(self, config, dataset, counts):
-        super().__init__(config, dataset)
+    def __init__(self, counts):
+        super().__init__()
         shares = torch.as_tensor(np.asarray(counts), dtype=torch.float64) + 0.5
         shares[0] = 0.0
         self.register_buffer("scores", torch.log(shares / shares.sum()).float())
         self.unused = torch.nn.Parameter(torch.zeros(1))  # RecBole's Trainer builds an optimiser for any model
 
     def full_sort_predict(self, interaction):
-        return self.scores.repeat(len(interaction[self.ITEM_SEQ]), 1)
+        rows = len(next(iter(interaction.values()))) if isinstance(interaction, dict) else len(interaction)
+        return self.scores.repeat(rows, 1)
 
 
 def random_users(sequences, events, rng):

@@ -2,20 +2,17 @@
 
 import copy
 import re
-import sys
 from datetime import date
 from pathlib import Path
 
-from recbole.config import Config
 from recbole.data.dataloader import FullSortEvalDataLoader
 
-from recbole_farzi.compat import load_checkpoint
-from recbole_farzi.configuration import check_known, known_options, not_evaluated, properties_directory, read_yaml
+from recbole_farzi.baselines import Popularity
+from recbole_farzi.checkpoints import check_same_data, checkpoint_config, of_what, read_checkpoint, restored
 from recbole_farzi.data import load_loaders
-from recbole_farzi.errors import DataError, ModelError, OptionError, StorageError
+from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.evaluation import evaluate_by_strata, training_counts
 from recbole_farzi.metrics import register_metrics
-from recbole_farzi.models import resolve_model
 from recbole_farzi.options import read_report_options
 from recbole_farzi.provenance import environment
 from recbole_farzi.report import render
@@ -26,28 +23,13 @@ from recbole_farzi.training import RowTrainer
 
 __all__ = ["cold_start_report", "report_on_checkpoints"]
 
+_POPULARITY = "popularity"
 _EXTRA = ("MRR", "ItemCoverage", "AveragePopularity", "GiniIndex", "TailPercentage")
-
-# What makes two checkpoints trained on the same data with the same split.
-_OF_DATA = (
-    "dataset", "field_separator", "seq_separator", "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "load_col",
-    "unload_col", "rm_dup_inter", "val_interval", "filter_inter_by_user_or_item", "user_inter_num_interval",
-    "item_inter_num_interval", "threshold", "eval_args", "benchmark_filename", "MAX_ITEM_LIST_LENGTH", "repeatable",
-)  # fmt: skip
-# Where and how a run ran; not what it is.
-_OF_MACHINE = {
-    "device", "gpu_id", "use_gpu", "state", "checkpoint_dir", "show_progress", "log_wandb", "wandb_project", "nproc", "worker",
-    "local_rank", "world_size", "offset", "ip", "port", "single_spec", "config_files", "save_dataset", "dataset_save_path",
-    "save_dataloaders", "dataloaders_save_path", "data_path", "model", "enable_amp", "enable_scaler",
-}  # fmt: skip
-_DERIVED = {"MODEL_TYPE", "MODEL_INPUT_TYPE", "eval_type", "valid_metric_bigger", "valid_neg_sample_args",
-            "test_neg_sample_args", "neg_sampling"}  # fmt: skip
-_OF_ONE_RUN = {"seed", "reproducibility", "metrics", "topk", "valid_metric", "eval_batch_size", "metric_decimal_place"}
 
 
 def cold_start_report(
     models, train_data, test_data, directory="report/cold-start", user_strata=3, item_strata=3, report_metrics=_EXTRA,
-    reference=None, config=None, command=None,
+    reference=None, config=None, command=None, popularity=True,
 ):  # fmt: skip
     """Evaluate trained RecBole models on test, whole and from cold to warm, and write a report.
 
@@ -65,9 +47,11 @@ def cold_start_report(
             (``[1, 5, 10, 20]``).
         item_strata: the same for held-out items by their occurrences in training.
         report_metrics: RecBole metrics beside those of the config.
-        reference: label of the model that the others are compared with; default the first.
+        reference: label of the model that the others are compared with; default the first, or popularity beside a single
+            one.
         config: RecBole's Config; default that of ``train_data``.
         command: how to make the report again, for the record.
+        popularity: whether the most popular items, the same for everybody, are compared as well.
 
     Returns:
         dict with ``results`` and ``rows`` (what :func:`recbole_farzi.report.render` takes) and ``report_path``.
@@ -79,15 +63,19 @@ def cold_start_report(
     config = _with_options(config or train_data.dataset.config, user_strata, item_strata, report_metrics)
     options = read_report_options(config)
     models = _labelled(models)
+    popularity = popularity and _POPULARITY not in models
     if reference is None:
-        reference = next(iter(models))
-    if reference not in models:
+        reference = _POPULARITY if popularity and len(models) == 1 else next(iter(models))
+    if reference not in models and not (popularity and reference == _POPULARITY):
         raise OptionError(f"reference {reference!r} is none of the models: {', '.join(models)}")
     if not isinstance(test_data, FullSortEvalDataLoader):
         raise DataError(f"test_data is a {type(test_data).__name__}; a report needs every item ranked (eval_args mode: full)")
     if directory is not None:
         check_writable(directory)
     dataset, counts, compared, keys = train_data.dataset, training_counts(train_data.dataset), [], {}
+    focus = next(iter(models)) if reference == _POPULARITY and len(models) == 1 else None
+    if popularity:
+        models[_POPULARITY] = [Popularity(counts.occurrences)]
     for label, group in models.items():
         for model in group:
             _check_catalogue(label, model, dataset)
@@ -96,7 +84,11 @@ def cold_start_report(
             _evaluated(config, model, number, train_data, test_data, counts, options) for number, model in enumerate(group)
         ]
         size = sum(parameter.numel() for parameter in group[0].parameters())
-        plain = {"key": keys[label], "label": label, "note": f"{type(group[0]).__name__}, {size:,} parameters"}
+        note = f"{type(group[0]).__name__}, {size:,} parameters"
+        if isinstance(group[0], Popularity):
+            runs = [run._replace(seed=None) for run in runs]
+            note = "every user gets the items that are most frequent in training"
+        plain = {"key": keys[label], "label": label, "note": note}
         compared.append(({**plain, "events": None, "bytes": None}, runs))
     gathered, rows = gather(compared)
     asked = {metric.lower() for metric in config["metrics"]}
@@ -119,6 +111,7 @@ def cold_start_report(
         },
         "extra_metrics": [metric for metric in gathered["metrics"] if metric.partition("@")[0] not in asked],
         "reference": keys[reference] if len(models) > 1 else None,
+        "focus": None if focus is None else keys[focus],
     }
     if directory is not None:
         render(results, directory, rows)
@@ -147,16 +140,11 @@ def report_on_checkpoints(files, config_files=(), overrides=None, command=None, 
         OptionError, ModelError
     """
     register_metrics()
-    saved = [(Path(file), *_read(file, trust)) for file in files]
+    saved = [(Path(file), *read_checkpoint(file, trust)) for file in files]
     first_file, first, _ = saved[0]
     for file, settings, _ in saved[1:]:
-        for name in _OF_DATA:
-            if settings.get(name) != first.get(name):
-                raise DataError(
-                    f"{file} was trained on other data than {first_file}: {name} is {settings.get(name)!r}, not "
-                    f"{first.get(name)!r}; make a report of each"
-                )
-    configs = [_config(settings, config_files, dict(overrides or {})) for _, settings, _ in saved]
+        check_same_data(file, settings, first, first_file)
+    configs = [checkpoint_config(settings, config_files, dict(overrides or {})) for _, settings, _ in saved]
     options = read_report_options(configs[0][0])
     types = {config["MODEL_TYPE"] for config, _ in configs}
     if len(types) > 1:
@@ -165,8 +153,7 @@ def report_on_checkpoints(files, config_files=(), overrides=None, command=None, 
     train_data, _, test_data = load_loaders(configs[0][0])
     models, same = {}, {}
     for (file, settings, state), (config, model_class) in zip(saved, configs):
-        model = _restored(file, state, config, model_class, train_data.dataset)
-        what = {key: value for key, value in settings.items() if key not in _OF_ONE_RUN | _OF_MACHINE}
+        model, what = restored(file, state, config, model_class, train_data.dataset), of_what(settings)
         label = next((label for label, other in same.items() if other == (model_class, what)), None)
         if label is None:
             label = model_class.__name__ if model_class.__name__ not in models else f"{model_class.__name__} ({file.stem})"
@@ -226,78 +213,3 @@ def _evaluated(config, model, number, train_data, test_data, counts, options):
     finally:
         trainer.tensorboard.close()
     return Run(number, None, evaluation)
-
-
-def _read(file, trust):
-    """The settings and the state of a checkpoint: ``(plain values, dict)``."""
-    try:
-        saved = load_checkpoint(file, map_location="cpu", trust=trust)
-        settings = saved["config"].final_config_dict
-        state = {"state_dict": dict(saved["state_dict"]), "other_parameter": saved.get("other_parameter")}
-        if not isinstance(settings, dict) or not isinstance(settings.get("dataset"), str):
-            raise KeyError("dataset")
-    except OSError as error:
-        raise StorageError(f"cannot read {file}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{file} is no checkpoint of RecBole: it lacks {error}") from error
-    return {name: value for name, value in settings.items() if _is_plain(value)}, state
-
-
-def _is_plain(value):
-    if isinstance(value, dict):
-        return all(isinstance(key, (str, int)) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _config(settings, config_files, overrides):
-    """The Config of a checkpoint on this machine: its settings, then the user's; none of them is evaluated as code."""
-    name = settings.get("model")
-    if not isinstance(name, str):
-        raise ModelError("a checkpoint does not say of which model it is")
-    model_class = resolve_model(name, sequential=False)
-    given = {}
-    for path in config_files:
-        given.update(read_yaml(Path(path)))
-    given.update(overrides)
-    check_known(given, known_options(model_class), "the command line or its property files")
-    own = {key: value for key, value in settings.items() if key not in _OF_MACHINE | _DERIVED}
-    negatives = own.get("train_neg_sample_args")
-    if isinstance(negatives, dict) and negatives.get("distribution") == "none":
-        own["train_neg_sample_args"] = None  # RecBole writes it out so and does not read it back
-    if "data_path" not in given and isinstance(settings.get("data_path"), str):
-        given["data_path"] = str(Path(settings["data_path"]).parent)  # RecBole has put the dataset's name behind it
-    defaults = read_yaml(properties_directory() / "farzi.yaml")
-    report = {name: defaults[name] for name in ("farzi_user_strata", "farzi_item_strata", "farzi_report_metrics",
-                                                "farzi_report_path")}  # fmt: skip
-    merged = {key: not_evaluated(value) for key, value in {**report, **own, "show_progress": True, **given}.items()}
-    dataset = settings["dataset"]
-    for key in ("dataset", "model"):
-        merged.pop(key, None)
-    try:
-        return _quiet_config(model_class, dataset, merged), model_class
-    except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
-        raise OptionError(f"RecBole refuses the settings of the checkpoint: {type(error).__name__}: {error}") from error
-
-
-def _quiet_config(model_class, dataset, merged):
-    argv, sys.argv = sys.argv, sys.argv[:1]  # RecBole's Config reads the command line by itself
-    try:
-        return Config(model_class, dataset, None, merged)
-    finally:
-        sys.argv = argv
-
-
-def _restored(file, state, config, model_class, dataset):
-    try:
-        model = model_class(config, dataset).to(config["device"])
-        model.load_state_dict(state["state_dict"])
-        model.load_other_parameter(state["other_parameter"])
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, AssertionError, NotImplementedError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        why = lines[1] if len(lines) > 1 else lines[0]
-        raise DataError(
-            f"{file} does not fit dataset {config['dataset']} as it is loaded here; was it trained on other data? {why}"
-        ) from error
-    return model

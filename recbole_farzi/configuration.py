@@ -75,7 +75,7 @@ def not_evaluated(value):
     return repr(value) if isinstance(value, str) else value
 
 
-def build_config(model=None, dataset=None, config_files=(), overrides=None):
+def build_config(model=None, dataset=None, config_files=(), overrides=None, beside=()):
     """RecBole's Config with the plugin's properties beneath the user's.
 
     Args:
@@ -83,6 +83,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
         dataset: name; None takes ``dataset`` of the files or overrides, else ml-100k.
         config_files: the user's property files, later ones win.
         overrides: dict of option to value; wins over files.
+        beside: other models for which the options are meant, too: what one of them reads is no unknown option.
 
     Returns:
         ``(config, model_class)``.
@@ -105,7 +106,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None):
     layers += [own / "farzi.yaml", *(own / "model" / f"{name}.yaml" for name in [*bases, model_class.__name__])]
     layers.append(own / "dataset" / f"{dataset}.yaml")
     layers = [layer for layer in layers if layer.is_file()]
-    known = known_options(model_class)
+    known = known_options(model_class).union(*(known_options(resolve_model(other)) for other in beside))
     for source, content in [*zip(map(str, files), given), ("the command line", overrides)]:
         check_known(content, known, source)
     for key in ("model", "dataset", "config_files"):

@@ -5,17 +5,25 @@ takes, one that does not for as many events.
 """
 
 import functools
+import hashlib
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
+import torch
 
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
+from recbole_farzi.checkpoints import check_same_data, checkpoint_config, read_checkpoint, restored
 from recbole_farzi.emission import summary_digest
+from recbole_farzi.errors import ModelError
+from recbole_farzi.options import is_checkpoint
+from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
 from recbole_farzi.training import (
+    DrawnTrainer,
     LabelTrainer,
     RowTrainer,
     SummaryLoader,
@@ -25,7 +33,7 @@ from recbole_farzi.training import (
     teacher_labels,
 )
 
-__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory"]
+__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory", "load_trained"]
 
 BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
 _BYTES_PER_LABEL = 8  # an item id and its probability
@@ -53,25 +61,52 @@ class Contender:
         key: short name, also the name of its stored runs.
         label: name for people.
         note: what it is, in a sentence.
-        events: events that it trains on.
-        bytes: size of its training data.
+        events: events that it trains on; None where nobody knows.
+        bytes: size of its training data; None where nobody knows.
         seeds: of its runs.
         run: function from a seed, a function that shows progress, and the file in which an unfinished training is kept
             (or None), to ``(trainer, seconds)``: a trained RecBole trainer that can evaluate, and the time that
             training took.
         depends: whatever its result depends on beside data and settings, as a plain value.
         seeded: whether its result depends on the seed at all.
+        validate: whether its runs are evaluated on validation, too, so that something can be chosen by them.
     """
 
     key: str
     label: str
     note: str
-    events: int
-    bytes: int
+    events: Optional[int]
+    bytes: Optional[int]
     seeds: tuple
     run: Callable[[int, Callable[[str], None], Optional[Path]], Any]
     depends: Any = None
     seeded: bool = True
+    validate: bool = False
+
+
+def load_trained(file, config):
+    """A checkpoint that is to be compared with what a run trains.
+
+    Args:
+        file: of RecBole's.
+        config: of the run.
+
+    Returns:
+        ``(state, Config, class)`` of the model, for :func:`recbole_farzi.checkpoints.restored`.
+
+    Raises:
+        StorageError, OptionError: it is missing, or no checkpoint of RecBole's, or its settings are refused.
+        DataError: it was trained on other data than the run's.
+        ModelError: it does not read histories.
+    """
+    settings, state = read_checkpoint(file)
+    check_same_data(file, settings, config.final_config_dict, "this run", loaded=False)
+    own = {name: config[name] for name in ("data_path", "use_gpu", "gpu_id", "show_progress") if config[name] is not None}
+    own["data_path"] = str(Path(own["data_path"]).parent)  # RecBole has put the dataset's name behind it
+    model_config, model_class = checkpoint_config(settings, (), own)
+    if model_config["MODEL_TYPE"] != config["MODEL_TYPE"]:
+        raise ModelError(f"{file} is of {model_class.__name__}, which does not read histories; compare it by --cold_start")
+    return state, model_config, model_class
 
 
 class ContenderFactory:
@@ -108,6 +143,8 @@ class ContenderFactory:
         if name == "summary":
             note = f"{self.name} on the distilled soft events alone, temperature, steps and learning rate of its recipe"
             return self._soft(name, "summary (soft)", note, self.summary)
+        if name == "summary-passes":
+            return self._passes(name)
         if name == "start":
             note = f"{self.name} on the soft events from which distillation started, the same recipe"
             return self._soft(name, f"{self.options.summary.start} start, not distilled", note, self.start)
@@ -117,9 +154,25 @@ class ContenderFactory:
                 self.split.sequences.events, self.split.vocabulary * BYTES_PER_EVENT, (self.config["seed"],),
                 self._popularity, seeded=False,
             )  # fmt: skip
+        if is_checkpoint(name):
+            return self._trained(name)
         if name.startswith("hard"):
             return self._hard(name)
         return self._part(name)
+
+    def _trained(self, file):
+        """A model that RecBole has trained on this data, as its checkpoint holds it."""
+        state, config, model_class = load_trained(file, self.config)
+
+        def run(seed, tell, state_file=None):
+            trainer = RowTrainer(self.config, restored(file, state, config, model_class, self.split.train.dataset))
+            trainer.eval_collector.data_collect(self.split.train)
+            return trainer, None
+
+        label = f"{model_class.__name__} ({Path(file).stem})"
+        key = re.sub(r"[^\w.+-]+", "-", f"{model_class.__name__}-{Path(file).stem}")
+        note = f"the trained {model_class.__name__} of {Path(file).name}, as it was given"
+        return Contender(key, label, note, None, None, (self.config["seed"],), run, hashlib.sha256(Path(file).read_bytes()).hexdigest(), seeded=False)
 
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data
@@ -133,27 +186,60 @@ class ContenderFactory:
         def run(seed, tell, state_file=None):
             inner = self.options.inner
             trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
-            loader = SummaryLoader(summary.distributions(), self.split.train.dataset, inner, seed)
+            loader = SummaryLoader(summary, self.split.train.dataset, inner, seed)
             return trainer, timed_fit(trainer, loader, None, tell)
 
         depends = [summary_digest(summary), asdict(self.options.inner)]
         return Contender(key, label, note, summary.events, summary.nbytes, self.seeds, run, depends)
 
+    def _passes(self, key):
+        inner, own = self.options.inner, self.options.students
+
+        def run(seed, tell, state_file=None):
+            trainer = PassTrainer(self.config, self.factory(seed), max(1, own.steps // own.eval_step), self.traits)
+            loader = PassLoader(self.summary, self.split.train.dataset, inner.batch_size, own.eval_step, seed)
+            return trainer, timed_fit(trainer, loader, self.split.valid, tell, state_file)
+
+        note = (
+            f"{self.name} on the distilled soft events alone, with RecBole's optimiser and options in place of the recipe, early "
+            "stopping on validation"
+        )
+        depends = [summary_digest(self.summary), inner.batch_size, own.steps, own.eval_step]
+        return Contender(
+            key, "summary, passes", note, self.summary.events, self.summary.nbytes, self.seeds, run, depends
+        )
+
     def _hard(self, name):
         _, _, tail = name.partition("-")
-        fitting = max(1, self.summary.nbytes // (BYTES_PER_EVENT * self.summary.events))
+        inputs = 0 if self.summary.inputs is None else self.summary.inputs.numel() * BYTES_PER_EVENT
+        fitting = max(1, (self.summary.nbytes - inputs) // (BYTES_PER_EVENT * self.summary.events))
         draws = self.options.output.hard_samples if not tail else fitting if tail == "bytes" else int(tail)
         hard = self.summary.hard(draws, self.config["seed"])
-        sequences = type(self.split.sequences)(list(enumerate(hard.numpy())), self.split.sequences.length)
         what = "likeliest items" if draws == 0 else "1 draw" if draws == 1 else f"{draws} draws"
         how = "the likeliest items" if draws == 0 else f"{what} of each sequence"
         same = ", as many as take the summary's bytes" if tail == "bytes" else ""
         note = f"{self.name} on hard events, {how}{same}; any RecBole can train on them; early stopping on validation"
         label = f"hard, {what}" + (", same bytes" if tail == "bytes" else "")
-        return Contender(
-            name, label, note, sequences.events, sequences.events * BYTES_PER_EVENT, self.seeds,
-            functools.partial(self._on_windows, sequences), digest(hard),
-        )  # fmt: skip
+        inputs = self.summary.inputs
+        if inputs is None or self.traits.objective == "sequence":  # what is masked is what is predicted: one sequence
+            run, size, depends = functools.partial(self._on_windows, self._as_sequences(hard)), hard.numel(), digest(hard)
+        else:
+            run, size = functools.partial(self._on_drawn, inputs.cpu(), hard), hard.numel() + inputs.numel()
+            depends = [digest(hard), digest(inputs.cpu())]
+        return Contender(name, label, note, hard.numel(), size * BYTES_PER_EVENT, self.seeds, run, depends)
+
+    def _as_sequences(self, rows):
+        return type(self.split.sequences)(list(enumerate(rows.numpy())), self.split.sequences.length)
+
+    def _on_drawn(self, inputs, hard, seed, tell, state_file=None):
+        """Hard events as targets, each after the items of its history; the numbers of events stand in for both."""
+        histories = inputs.repeat_interleave(len(hard) // len(inputs), dim=0)
+        numbers = torch.arange(1, hard.numel() + 1).view(hard.shape)
+        items, targets = (torch.nn.functional.pad(ids.reshape(-1), (1, 0)) for ids in (histories, hard))
+        trainer = DrawnTrainer(self.config, self.factory(seed), items, targets, self.traits)
+        return trainer, timed_fit(
+            trainer, self._windows(self._as_sequences(numbers), seed), self.split.valid, tell, state_file
+        )
 
     def _part(self, name):
         """A part of the real data: as many events as the summary has, or as fit in its bytes."""
@@ -233,7 +319,7 @@ class ContenderFactory:
         return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell, state_file)
 
     def _popularity(self, seed, tell, state_file=None):
-        model = Popularity(self.config, self.split.train.dataset, self.split.counts).to(self.config["device"])
+        model = Popularity(self.split.counts).to(self.config["device"])
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0

@@ -45,7 +45,7 @@ from recbole_farzi.memory import is_out_of_memory
 from recbole_farzi.objectives import gradient_distance, summary_gradient, trajectory_distance
 from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.summary import Summary
 from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.update_rules import differentiable_rule
@@ -124,6 +124,7 @@ class Distiller:
         self.seed = seed
         self.device = next(student.model.parameters()).device
         self.temperature = start.temperature
+        self.inputs = None if start.inputs is None else start.inputs.to(self.device)
         self.experts = experts
         self.factorised = ranks is not None
         latent, *rest = (t.detach() for t in start.tensors)
@@ -144,7 +145,7 @@ class Distiller:
     @property
     def summary(self):
         """The running mean of the summaries so far (Polyak and Juditsky 1992): meta-gradients are noisy, it is less so."""
-        return Summary(*(t.clone() for t in self._as_summary(self.averages)), self.temperature)
+        return Summary(*(t.clone() for t in self._as_summary(self.averages)), self.temperature, self.inputs)
 
     @property
     def skipped(self):
@@ -217,7 +218,8 @@ class Distiller:
         real = torch.autograd.grad(self._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
         batches = torch.arange(self.count).split(self.inner.batch_size)
         mine = summary_gradient(
-            lambda params, rows, step: self.judge.soft_loss(rows, params), trajectory.params, leaf, batches, trajectory.seed
+            lambda params, rows, step: self.judge.soft_loss(rows, params), trajectory.params, self._events(leaf), batches,
+            trajectory.seed,
         )  # fmt: skip
         value = gradient_distance(mine, dict(zip(params, real)))
         value.backward()
@@ -314,6 +316,10 @@ class Distiller:
         latent, decoder, bias = self._as_summary(self.tensors)
         return soft_distributions(latent, decoder, self.temperature, bias)
 
+    def _events(self, distributions):
+        """What a student reads."""
+        return distributions if self.inputs is None else SoftEvents(distributions, self.inputs)
+
     def _real_batch(self):
         rng = np.random.default_rng([self.seed, 1, self.steps_done])
         return self.sequences.sample(self.outer.batch_size, rng).to(self.device)
@@ -365,7 +371,7 @@ class Distiller:
         params, state = unroll(
             self.inner_loss,
             trajectory.params,
-            distributions,
+            self._events(distributions),
             optimizer=differentiable_rule(inner, rates),
             steps=steps,
             adjoint=self._adjoint(trajectory),

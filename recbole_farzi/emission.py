@@ -3,10 +3,12 @@
 A folder ``NAME`` (``ml-100k-farzi``) holds
 
 =========================  =========================================================================================
-``NAME.latent``            ``Z``: a row an event, ``event_id, sequence, position, latent:float_seq``
+``NAME.latent``            ``Z``: a row an event, ``event_id, sequence, position, latent:float_seq``, and ``item_id`` where
+                           events are read as items
 ``NAME.item``              the whole catalogue, with ``M`` and ``b``: ``item_id, decoder:float_seq, decoder_bias:float``
 ``NAME.inter``             hard events: ``user_id, item_id, timestamp``; what RecBole splits by itself
-``NAME.train.inter``       the same as RecBole's benchmark rows: ``user_id, item_id_list:token_seq, item_id``
+``NAME.train.inter``       RecBole's benchmark rows, ``user_id, item_id_list:token_seq, item_id``: a hard event after the
+                           events before it; after the items where events are read as items
 ``NAME.valid.inter``       the real validation rows, in the same form
 ``NAME.test.inter``        the real test rows
 ``NAME.yaml``              properties with which plain RecBole trains on the hard files and evaluates on the real split
@@ -31,6 +33,7 @@ from recbole_farzi.summary import Summary
 __all__ = ["align", "check_place", "emit", "load_summary", "plain_properties", "summary_digest"]
 
 _FORMAT = 1
+_LATENT, _INPUT = ["event_id:token", "sequence:float", "position:float", "latent:float_seq"], "item_id:token"
 
 
 def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, maximum):
@@ -39,7 +42,7 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
     Args:
         directory: the folder to write; its name is the dataset's name.
         summary: :class:`recbole_farzi.summary.Summary`.
-        hard_sequences: item ids, shape [n, xi].
+        hard_sequences: item ids, shape [n, xi], n a multiple of the summary's sequences, those of each together.
         item_tokens: token of each item id, padding first.
         evaluation: ``{"valid": rows, "test": rows}``, each a list of ``(user token, [item ids], item id)``.
         recipe: plain values: how to train on the soft events, and the provenance.
@@ -57,12 +60,15 @@ def emit(directory, summary, hard_sequences, item_tokens, evaluation, recipe, ma
     check_tokens(item_tokens[1:])
     name, tokens = directory.name, [str(token) for token in item_tokens]
     with new_directory(directory) as folder:
-        _write_latent(folder / f"{name}.latent", summary)
+        _write_latent(folder / f"{name}.latent", summary, tokens)
         _write_items(folder / f"{name}.item", summary, tokens)
         prefix = _unused_prefix(user for rows in evaluation.values() for user, _, _ in rows)
         synthetic = [f"{prefix}{row}" for row in range(len(hard_sequences))]
         _write_events(folder / f"{name}.inter", synthetic, hard_sequences, tokens)
-        _write_prefixes(folder / f"{name}.train.inter", _prefixes(synthetic, hard_sequences, maximum), tokens)
+        histories = hard_sequences
+        if summary.inputs is not None:
+            histories = summary.inputs.repeat_interleave(len(hard_sequences) // len(summary.inputs), dim=0)
+        _write_prefixes(folder / f"{name}.train.inter", _prefixes(synthetic, histories, hard_sequences, maximum), tokens)
         for part, rows in evaluation.items():
             _write_prefixes(folder / f"{name}.{part}.inter", rows, tokens)
         write_text(folder / f"{name}.yaml", _properties(name, maximum))
@@ -113,8 +119,9 @@ def load_summary(directory):
     name = recipe.get("name") if isinstance(recipe, dict) else None
     if not isinstance(name, str) or not NAME.fullmatch(name) or recipe.get("format") != _FORMAT:
         raise StorageError(f"{directory / 'recipe.json'} is no recipe that this version reads (format {_FORMAT})")
-    latent = _read_table(directory / f"{name}.latent", ["event_id:token", "sequence:float", "position:float", "latent:float_seq"])
+    latent = _read_table(directory / f"{name}.latent", _LATENT, [*_LATENT, _INPUT])
     items = _read_table(directory / f"{name}.item", ["item_id:token", "decoder:float_seq", "decoder_bias:float"])
+    tokens = items["item_id:token"].tolist()
     try:
         vectors = np.array([line.split(" ") for line in latent["latent:float_seq"]], dtype=np.float32)
         sequences = int(float(latent["sequence:float"].iloc[-1])) + 1
@@ -125,10 +132,10 @@ def load_summary(directory):
             torch.from_numpy(np.pad(columns.T, ((0, 0), (1, 0)))),
             torch.from_numpy(np.pad(bias, (1, 0))),
             float(recipe["temperature"]),
+            _read_inputs(latent, tokens, sequences) if _INPUT in latent else None,
         )
     except (ValueError, TypeError, OverflowError, RuntimeError, IndexError, KeyError, DataError) as error:
         raise StorageError(f"the soft files in {directory} are damaged: {' '.join(str(error).split())}") from error
-    tokens = items["item_id:token"].tolist()
     if summary_digest(summary) != recipe.get("summary_sha256") or digest(tokens) != recipe.get("items_sha256"):
         raise StorageError(f"the soft files in {directory} are not those that recipe.json describes (checksum differs)")
     if recipe.get("recipe_sha256") != _recipe_digest(recipe):
@@ -150,7 +157,7 @@ def align(summary, item_tokens, wanted_tokens):
         wanted_tokens: token of each item id of the dataset, padding first (RecBole's ``field2id_token``).
 
     Returns:
-        The same summary with the columns of ``M`` and ``b`` in the wanted order.
+        The same summary with the columns of ``M`` and ``b``, and the ids of its inputs, in the wanted order.
 
     Raises:
         DataError: the two catalogues differ.
@@ -160,13 +167,17 @@ def align(summary, item_tokens, wanted_tokens):
     if len(wanted) != len(place) or any(token not in place for token in wanted[1:]):
         raise DataError("the summary was made for another catalogue of items than the dataset's")
     columns = torch.tensor([0, *(place[token] for token in wanted[1:])])
-    return Summary(summary.latent, summary.decoder[:, columns], summary.bias[columns], summary.temperature)
+    inputs = summary.inputs
+    if inputs is not None:
+        inputs = torch.argsort(columns).to(inputs.device)[inputs]
+    return Summary(summary.latent, summary.decoder[:, columns], summary.bias[columns], summary.temperature, inputs)
 
 
 def summary_digest(summary):
     """SHA-256 of the summary's numbers, padding left out."""
     latent, decoder, bias = (t.detach().cpu() for t in summary.tensors)
-    return digest([digest(latent), digest(decoder[:, 1:]), digest(bias[1:]), summary.temperature])
+    parts = [digest(latent), digest(decoder[:, 1:]), digest(bias[1:]), summary.temperature]
+    return digest(parts if summary.inputs is None else [*parts, digest(summary.inputs.cpu())])
 
 
 def plain_properties(directory):
@@ -201,13 +212,20 @@ def _exact(values):
     return [np.format_float_scientific(v, unique=True, trim="-", exp_digits=1) for v in values]
 
 
-def _write_latent(path, summary):
+def _write_latent(path, summary, tokens):
     latent = summary.latent.detach().cpu().numpy().astype(np.float32)
-    lines = ["event_id:token\tsequence:float\tposition:float\tlatent:float_seq"]
+    inputs = None if summary.inputs is None else summary.inputs.tolist()
+    lines = ["\t".join(_LATENT if inputs is None else [*_LATENT, _INPUT])]
     for s, sequence in enumerate(latent):
         for p, vector in enumerate(sequence):
-            lines.append(f"{s}-{p}\t{s}\t{p}\t" + " ".join(_exact(vector)))
+            read_as = "" if inputs is None else f"\t{tokens[inputs[s][p]]}"
+            lines.append(f"{s}-{p}\t{s}\t{p}\t" + " ".join(_exact(vector)) + read_as)
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _read_inputs(latent, tokens, sequences):
+    numbers = {token: number for number, token in enumerate(tokens, start=1)}
+    return torch.tensor([numbers[token] for token in latent[_INPUT]]).view(sequences, -1)
 
 
 def _write_items(path, summary, tokens):
@@ -226,10 +244,10 @@ def _write_events(path, users, sequences, tokens):
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _prefixes(users, sequences, maximum):
-    for user, sequence in zip(users, sequences.tolist()):
+def _prefixes(users, histories, sequences, maximum):
+    for user, history, sequence in zip(users, histories.tolist(), sequences.tolist()):
         for end in range(1, len(sequence)):
-            yield user, sequence[max(0, end - maximum) : end], sequence[end]
+            yield user, history[max(0, end - maximum) : end], sequence[end]
 
 
 def _write_prefixes(path, rows, tokens):
@@ -239,13 +257,14 @@ def _write_prefixes(path, rows, tokens):
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _read_table(path, columns):
+def _read_table(path, *columns):
+    """A table with one of some lists of columns."""
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=3)
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise StorageError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if list(table.columns) != columns or table.empty or not isinstance(table.index, pd.RangeIndex):
-        raise StorageError(f"{path} is no file of this plugin: it should have columns {', '.join(columns)}")
+    if list(table.columns) not in columns or table.empty or not isinstance(table.index, pd.RangeIndex):
+        raise StorageError(f"{path} is no file of this plugin: it should have columns {', '.join(columns[0])}")
     return table

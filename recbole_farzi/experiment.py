@@ -14,13 +14,13 @@ from recbole.utils import dict2str, set_color
 from tqdm import tqdm
 
 from recbole_farzi.atomic import check_tokens
-from recbole_farzi.contenders import ContenderFactory
+from recbole_farzi.contenders import ContenderFactory, load_trained
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
 from recbole_farzi.errors import DataError, StorageError
 from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.models import ModelFactory, seeded
-from recbole_farzi.options import Options
+from recbole_farzi.options import Options, is_checkpoint
 from recbole_farzi.provenance import code, command_line, environment, settings
 from recbole_farzi.results import Run, gather, read_run, write_run
 from recbole_farzi.resumption import interruptible
@@ -72,6 +72,8 @@ class Experiment:
         check_place(output)
         split = load_split(config)
         check_tokens(split.train.dataset.field2id_token[split.train.dataset.iid_field][1:])
+        for name in filter(is_checkpoint, options.output.contenders):
+            load_trained(name, config)
         experiment = cls(config, options, split, model_class)
         experiment._check_strata()
         return experiment
@@ -147,29 +149,39 @@ class Experiment:
             ``(results, arrays)``: plain values and the rows behind them, as :func:`recbole_farzi.results.gather` makes
             them.
         """
-        place = Path(self.config["checkpoint_dir"]) / "farzi" / "runs"
         out = []
-        total = sum(len(contender.seeds) for contender in contenders)
-        with tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color("Compare    ", "pink")) as bar:
+        with self._bar("Compare    ", sum(len(contender.seeds) for contender in contenders)) as bar:
             for contender in contenders:
-                runs = []
-                for seed in contender.seeds:
-
-                    def tell(progress, label=contender.label):
-                        bar.set_postfix_str(set_color(f"{label}{progress}", "yellow"))
-
-                    tell("")
-                    try:
-                        runs.append(self._stored_run(place, contender, seed, tell))
-                    except DataError as error:
-                        self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
-                        runs = []
-                        break
-                    bar.update(1)
-                if runs:
-                    plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
-                    out.append((plain, runs))
+                try:
+                    runs = self._runs(contender, contender.seeds, bar)
+                except DataError as error:
+                    self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
+                    continue
+                plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}
+                out.append((plain, runs))
         return gather(out)
+
+    def runs(self, contender, seeds=None):
+        """Every :class:`recbole_farzi.results.Run` of one contender, or those of some seeds; stored ones are read back."""
+        seeds = contender.seeds if seeds is None else seeds
+        with self._bar("Train      ", len(seeds)) as bar:
+            return self._runs(contender, seeds, bar)
+
+    def _bar(self, name, total):
+        return tqdm(total=total, ncols=100, disable=not self.progress, desc=set_color(name, "pink"))
+
+    def _runs(self, contender, seeds, bar):
+        place = Path(self.config["checkpoint_dir"]) / "farzi" / "runs"
+        runs = []
+
+        def tell(progress):
+            bar.set_postfix_str(set_color(f"{contender.label}{progress}", "yellow"))
+
+        for seed in seeds:
+            tell("")
+            runs.append(self._stored_run(place, contender, seed, tell))
+            bar.update(1)
+        return runs
 
     def results(self, compared):
         """The whole result as plain values, for ``recbole_farzi.report``.
@@ -233,6 +245,7 @@ class Experiment:
             "contender": contender.key,
             "on": contender.depends,
             "seed": seed,
+            **({"validate": True} if contender.validate else {}),
         }
         file = place / f"{contender.key}-{digest(depends)[:16]}.npz"
         state_file = file.with_suffix(".state.pt")
@@ -254,9 +267,12 @@ class Experiment:
                 trainer, self.split.train, self.split.test, counts, output.user_strata, output.item_strata,
                 output.report_metrics,
             )  # fmt: skip
+            run = Run(seed if contender.seeded else None, seconds, evaluation)
+            if contender.validate:
+                validation = trainer.evaluate(self.split.valid, show_progress=False)
+                run = run._replace(valid=float(validation[self.config["valid_metric"].lower()]), epochs=trainer.best_epoch)
         asked = {name: value for name, value in evaluation.metrics.items() if self._asks_for(name)}
         self.logger.info(set_color(f"{contender.label}, seed {seed}", "green") + f": {dict2str(asked)}")
-        run = Run(seed if contender.seeded else None, seconds, evaluation)
         write_run(file, run)
         remove(state_file)
         trainer.tensorboard.close()

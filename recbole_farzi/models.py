@@ -31,6 +31,8 @@ def resolve_model(model, sequential=True):
     """
     if isinstance(model, type):
         found = model
+    elif isinstance(model, nn.Module):
+        raise ModelError(f"model must be a class, not an instance of one: give {type(model).__name__} itself")
     elif not isinstance(model, str):
         raise ModelError(f"model {model!r} must be a name, such as SASRec or package.module:Class")
     elif ":" in model:

@@ -54,7 +54,7 @@ def summary_gradient(loss, params, data, batches, seed):
     Args:
         loss: as for ``unroll``: ``loss(params, data, step)``, a mean over the rows of the data.
         params: ``{name: tensor}``, constants.
-        data: tensor [rows, ...].
+        data: as for ``unroll``; tensors of shape [rows, ...].
         batches: row numbers of each batch, which together are the rows that count.
         seed: of what is random in the loss.
 

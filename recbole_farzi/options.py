@@ -16,6 +16,7 @@ __all__ = [
     "OuterOptions",
     "PoolOptions",
     "OutputOptions",
+    "StudentOptions",
     "Options",
     "ReportOptions",
     "is_contender",
@@ -25,9 +26,10 @@ __all__ = [
 
 STARTS = ("teacher", "spectral", "random")
 POSITIONS = ("last", "every")
-SOLE_CONTENDERS = ("full", "summary", "start", "hard", "popularity")
+SOLE_CONTENDERS = ("full", "summary", "summary-passes", "start", "hard", "popularity")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (16, 32)
+INPUTS = ("generated", "real", "soft")
 UNROLLS = ("last", "random", "windows")
 OBJECTIVES = ("meta", "gradient", "trajectory")
 FACTORISATIONS = ("latent", "tucker")
@@ -49,6 +51,7 @@ class SummaryOptions:
     start_draws: int
     own_item: float
     bits: int
+    inputs: str
     factorisation: str
     tucker_ranks: Optional[tuple]  # (r1, r2), where the factorisation is Tucker's
 
@@ -124,6 +127,15 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class StudentOptions:
+    """How models find a recipe of their own for a summary; see ``properties/farzi.yaml``."""
+
+    learning_rates: tuple
+    steps: int
+    eval_step: int
+
+
+@dataclass(frozen=True)
 class Options:
     """All of them."""
 
@@ -132,6 +144,7 @@ class Options:
     outer: OuterOptions
     pool: PoolOptions
     output: OutputOptions
+    students: StudentOptions
 
 
 def read_options(config):
@@ -159,6 +172,7 @@ def read_options(config):
         start_draws=read.integer("farzi_start_draws", at_least=1),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
+        inputs=read.choice("farzi_inputs", INPUTS),
         factorisation=read.choice("farzi_factorisation", FACTORISATIONS),
         tucker_ranks=None,
     )
@@ -225,8 +239,17 @@ def read_options(config):
         report_path=read.text("farzi_report_path"),
         fresh=read.boolean("farzi_fresh"),
     )
+    students = StudentOptions(
+        learning_rates=read.numbers("farzi_student_learning_rates", above=0.0),
+        steps=read.integer("farzi_student_steps", at_least=1),
+        eval_step=read.integer("farzi_student_eval_step", at_least=1),
+    )
+    if students.eval_step > students.steps:
+        raise OptionError(
+            f"farzi_student_eval_step={students.eval_step} is more than there are steps (farzi_student_steps={students.steps})"
+        )
     read.check_recbole_options()
-    return Options(summary, inner, outer, pool, output)
+    return Options(summary, inner, outer, pool, output, students)
 
 
 def _check_objective(outer, pool, read):
@@ -278,12 +301,18 @@ def is_contender(name):
     """Whether ``farzi_contenders`` may hold a name; what they are stands in ``properties/farzi.yaml``."""
     parts = "|".join(PART_CONTENDERS)
     pattern = rf"{'|'.join(SOLE_CONTENDERS)}|hard-\d{{1,4}}|(hard|{parts})-bytes|{parts}"
-    return isinstance(name, str) and re.fullmatch(pattern, name) is not None
+    return isinstance(name, str) and (is_checkpoint(name) or re.fullmatch(pattern, name) is not None)
+
+
+def is_checkpoint(name):
+    """Whether a contender is the file of a model that RecBole has trained."""
+    return len(name) > 4 and name.endswith(".pth") and "\0" not in name
 
 
 def option_names():
     """Names of all ``farzi_*`` options."""
-    prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: ""}
+    prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: "",
+                StudentOptions: "student_"}  # fmt: skip
     plain = {"objective", "unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
              "eval_step", "eval_students", "stopping_step"}  # fmt: skip
     return {
@@ -351,9 +380,19 @@ class _Reader:
             )
         return tuple(value)
 
+    def numbers(self, name, above):
+        """Different numbers in ascending order; there may be none."""
+        wanted = f"a list of numbers above {above:g}"
+        value = self._get(name, wanted)
+        if not isinstance(value, (list, tuple)) or any(
+            isinstance(v, bool) or not isinstance(v, (int, float)) or not above < v <= sys.float_info.max for v in value
+        ):
+            raise OptionError(f"option {name}={value!r} must be {wanted}")
+        return tuple(sorted({float(v) for v in value}))
+
     def contenders(self, name):
         names = ", ".join((*SOLE_CONTENDERS, "hard-N", *PART_CONTENDERS))
-        wanted = f"a list of {names}; hard and the last {len(PART_CONTENDERS)} also with -bytes"
+        wanted = f"a list of {names}; hard and the last {len(PART_CONTENDERS)} also with -bytes; or RecBole's checkpoints, FILE.pth"
         value = self._get(name, wanted)
         value = [value] if isinstance(value, str) else value
         if not isinstance(value, (list, tuple)) or not value or not all(is_contender(v) for v in value):

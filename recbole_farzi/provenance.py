@@ -30,7 +30,7 @@ _WITHOUT_EFFECT = {
 # Options that come into play when a summary is there already.
 _AFTERWARDS = {
     "farzi_seeds", "farzi_contenders", "farzi_full_data", "farzi_hard_samples", "farzi_user_strata", "farzi_item_strata",
-    "farzi_report_metrics",
+    "farzi_report_metrics", "farzi_student_learning_rates", "farzi_student_steps", "farzi_student_eval_step",
 }  # fmt: skip
 
 

@@ -35,19 +35,23 @@ class Run(NamedTuple):
     Attributes:
         seed: None where none has an effect.
         seconds: that training took, or None where nobody measured.
-        evaluation: :class:`recbole_farzi.evaluation.Evaluation`.
+        evaluation: :class:`recbole_farzi.evaluation.Evaluation`, on test.
+        valid: the metric ``valid_metric`` on validation, where the contender asks for it.
+        epochs: number of epochs after which its training was best on validation, or None where it did not look.
     """
 
     seed: Optional[int]
     seconds: Optional[float]
     evaluation: Evaluation
+    valid: Optional[float] = None
+    epochs: Optional[int] = None
 
 
 def write_run(path, run):
     """Write a :class:`Run` whole or not at all."""
     evaluation = run.evaluation
-    plain = {"format": FORMAT, "seed": run.seed, "seconds": run.seconds, **evaluation._asdict()}
-    del plain["arrays"]
+    plain = {"format": FORMAT, **run._asdict(), **evaluation._asdict()}
+    del plain["arrays"], plain["evaluation"]
     text = np.frombuffer(json.dumps(plain).encode("utf-8"), dtype=np.uint8)
     write_arrays(path, {"plain": text, **evaluation.arrays})
 
@@ -63,8 +67,8 @@ def read_run(path):
         plain = json.loads(arrays.pop("plain").tobytes())
         if plain.pop("format") != FORMAT:
             raise ValueError
-        seed, seconds = plain.pop("seed"), plain.pop("seconds")
-        return Run(seed, seconds, Evaluation(**plain, arrays=arrays))
+        own = {name: plain.pop(name) for name in Run._fields if name != "evaluation"}
+        return Run(evaluation=Evaluation(**plain, arrays=arrays), **own)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is no run of this version") from error
 

@@ -84,7 +84,8 @@ def run_students(distillers, students, dataset=None, config_file_list=(), config
     from recbole_farzi.configuration import build_config
     from recbole_farzi.provenance import command_line
 
-    config, model_class = build_config(distillers[0], dataset, config_file_list, config_dict)
+    beside = [*distillers[1:], *students]
+    config, model_class = build_config(distillers[0], dataset, config_file_list, config_dict, beside)
     _start_logging(config, init_logger)
     init_seed(config["seed"], config["reproducibility"])
     distillers = [model_class, *distillers[1:]]

@@ -138,6 +138,11 @@ class Sequences:
         """One epoch's windows in batches."""
         return list(self.windows(rng).split(batch_size))
 
+    @property
+    def repeats(self):
+        """Whether any history holds an item twice."""
+        return any(len(np.unique(items)) < len(items) for items in self.items)
+
     def running(self):
         """Where long windows are cut from: the histories themselves."""
         return self

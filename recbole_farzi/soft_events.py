@@ -12,9 +12,32 @@ Two identities make soft events cheap (see ``docs/method.md``):
   ``-sum_v p_v log softmax(s)_v = logsumexp(s) - h . (p E)``: the score of the *virtual* item is all that is needed.
 """
 
+from typing import NamedTuple
+
 import torch
 
-__all__ = ["soft_distributions", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
+__all__ = ["SoftEvents", "rows_of", "soft_distributions", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
+
+
+class SoftEvents(NamedTuple):
+    """Sequences whose events are items to those who read them as a history, and distributions to those who predict them.
+
+    Attributes:
+        distributions: ``P``, what is expected of each event, shape [n, xi, V].
+        inputs: id of the item that each event is as a part of the history, shape [n, xi].
+    """
+
+    distributions: torch.Tensor
+    inputs: torch.Tensor
+
+    def to(self, device):
+        """The same on another device; RecBole's trainer asks it of a batch."""
+        return SoftEvents(*(part.to(device) for part in self))
+
+
+def rows_of(events, rows):
+    """Some sequences of ``P`` [n, xi, V] or of :class:`SoftEvents`."""
+    return SoftEvents(*(part[rows] for part in events)) if isinstance(events, SoftEvents) else events[rows]
 
 
 def soft_distributions(latent, decoder, temperature=1.0, bias=None):

@@ -31,11 +31,14 @@ class SoftVocabulary:
     Args:
         distributions: ``P``, shape [k, V].
         first: the virtual id of ``P[0]``; at least V. Ids from V to ``first`` are the model's own (a mask token).
+        inputs: real ids as which the virtual ones are looked up, shape [k], so that ``P`` counts where an id is a target;
+            None looks up the expectation.
     """
 
-    def __init__(self, distributions, first):
+    def __init__(self, distributions, first, inputs=None):
         self.distributions = distributions
         self.first = first
+        self.inputs = inputs
         self._log_others = None
 
     @property
@@ -44,12 +47,15 @@ class SoftVocabulary:
         return self.distributions.shape[1]
 
     def extend(self, table):
-        """``concat(E, P E)``, with rows of zeros between where a table has fewer rows than ``first``.
+        """``concat(E, P E)``, or ``E`` and its rows of the inputs, with zeros between where it has fewer rows than ``first``.
 
         Args:
             table: shape [V + a, ...], ``V + a <= first``.
         """
-        rows = self.distributions @ table[: self.size].reshape(self.size, -1)
+        if self.inputs is not None:
+            rows = table[self.inputs]
+        else:
+            rows = self.distributions @ table[: self.size].reshape(self.size, -1)
         parts = [table, rows.view(-1, *table.shape[1:])]
         if len(table) < self.first:
             parts.insert(1, table.new_zeros(self.first - len(table), *table.shape[1:]))

@@ -13,7 +13,7 @@ from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
 
-__all__ = ["random_start", "spectral_start", "teacher_start", "pick_windows"]
+__all__ = ["generate_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
 
 
 def pick_windows(sequences, count, length, rng):
@@ -44,6 +44,39 @@ def pick_windows(sequences, count, length, rng):
         start = int(rng.integers(0, max(len(items) - length, 0) + 1))
         row[:] = np.resize(items[start : start + length], length)
     return torch.from_numpy(windows)
+
+
+def generate_windows(teacher, counts, count, length, repeats, seed):
+    """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
+
+    Args:
+        teacher: a :class:`recbole_farzi.student.Student` whose model is trained.
+        counts: occurrences of each item in the real data, shape [V].
+        count: number of histories.
+        length: events in each.
+        repeats: an item may come twice in a history. Without, a new one is taken as long as there are any.
+        seed: of the draws.
+
+    Returns:
+        Item ids, shape [count, length], on the CPU.
+    """
+    generator, model = torch.Generator().manual_seed(seed), teacher.model
+    device = next(model.parameters()).device
+    popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
+    popularity[0] = 0.0
+    windows = torch.multinomial(popularity, count, replacement=True, generator=generator).unsqueeze(1)
+    model.eval()
+    with torch.no_grad():
+        for _ in range(1, length):
+            read = windows[:, -teacher.length :].to(device)
+            lengths = torch.full((count,), read.shape[1], device=device)
+            expected = torch.softmax(teacher.row_scores(read, lengths)[:, : teacher.vocabulary].double().cpu(), dim=1)
+            expected[:, 0] = 0.0
+            if not repeats:
+                new = expected.scatter(1, windows, 0.0)
+                expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
+            windows = torch.cat([windows, torch.multinomial(expected, 1, generator=generator)], dim=1)
+    return windows
 
 
 def random_start(sequences, length, latent_dim, vocabulary, temperature, seed):

@@ -12,7 +12,7 @@ from torch import nn
 from recbole_farzi.adapters import features_of_virtual_ids, partners_from_the_batch
 from recbole_farzi.inspection import ModelTraits, inspect_model
 from recbole_farzi.interactions import cut_rows, interaction, prefix_rows, replayable, sequence_rows
-from recbole_farzi.soft_events import soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
+from recbole_farzi.soft_events import SoftEvents, soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
 from recbole_farzi.soft_ids import SoftIds, SoftVocabulary
 
 __all__ = ["ModelTraits", "Student"]
@@ -139,36 +139,44 @@ class Student(nn.Module):
         targets = ids[:, 1:].ne(0)
         return int((targets.any(dim=1) if self._cut(False) else targets).sum())
 
-    def training_loss(self, windows, params=None, last_only=False, alone=False):
+    def training_loss(self, windows, params=None, last_only=False, alone=False, inputs=None):
         """The loss with which the model trains on real windows: its own, or what equals it at all positions at once.
 
         Args:
             windows, params: see :meth:`real_loss`.
             last_only: only the last event of each window counts.
             alone: nothing but these windows is read, not even by a model that keeps its dataset (as :meth:`soft_loss`).
+            inputs: ids of the shape of the windows' that stand in the histories, where those of the windows are targets
+                alone; not for a model whose objective is on whole sequences (:class:`ModelTraits`).
         """
         if self.traits.objective == "cross-entropy":
-            return self.real_loss(windows, params, last_only=last_only)
+            scores, targets = self._next_scores(windows, params, last_only, inputs)
+            return nn.functional.cross_entropy(scores, targets, ignore_index=-1)
         ids, users = _parts(windows)
-        return self._own_loss(ids, users, params, last_only=last_only, alone=alone)
+        return self._own_loss(ids, users, params, last_only=last_only, alone=alone, inputs=inputs)
 
-    def soft_loss(self, distributions, params=None, users=None):
-        """The loss with which the model trains on synthetic sequences: its own, over soft events and soft targets.
+    def soft_loss(self, events, params=None, users=None):
+        """The loss with which the model trains on synthetic sequences: its own, over soft targets.
 
         Args:
-            distributions: ``P``, shape [B, xi, V].
+            events: ``P``, shape [B, xi, V], which is both history and target; or
+                :class:`recbole_farzi.soft_events.SoftEvents`, whose history is items.
             params: see :meth:`scores`.
             users: distributions over users [B, U], or None for the average user.
 
         Returns:
             Scalar; in nats an event where the model's own loss is a cross-entropy.
         """
+        distributions, inputs = events if isinstance(events, SoftEvents) else (events, None)
         batch, length, vocabulary = distributions.shape
         flat = distributions.reshape(-1, vocabulary)
         first = self.traits.first
         ids = virtual_ids((batch, length), first, device=flat.device)
         if self.traits.objective != "cross-entropy":
-            return self._own_loss(ids, users, params, SoftVocabulary(flat, first), alone=True)
+            return self._own_loss(ids, users, params, SoftVocabulary(flat, first), alone=True, inputs=inputs)
+        if inputs is not None:
+            scores = self.scores(inputs[:, :-1], params, users=users)[..., 1:vocabulary]
+            return soft_cross_entropy_dense(scores, distributions[:, 1:, 1:]).mean()
         scores = self.scores(ids[:, :-1], params, flat, users)
         real = scores[..., 1:vocabulary]
         if self.traits.linear_scores:
@@ -195,24 +203,34 @@ class Student(nn.Module):
     def _cut(self, last_only):
         return (last_only or self.last_only) and not self.traits.causal
 
-    def _next_scores(self, windows, params=None, last_only=False):
+    def _next_scores(self, windows, params=None, last_only=False, inputs=None):
         """Scores of the items but padding for each next event [r, V - 1], and which it is [r]; -1: there is none."""
         ids, users = _parts(windows)
+        histories = ids if inputs is None else inputs
         if self.traits.causal:
-            scores, targets = self.scores(ids[:, :-1], params, users=users), ids[:, 1:].reshape(-1)
+            scores, targets = self.scores(histories[:, :-1], params, users=users), ids[:, 1:].reshape(-1)
         else:
-            prefixes, lengths, targets, rows = prefix_rows(ids, self.length, self._cut(last_only))
+            prefixes, lengths, _, rows = prefix_rows(histories, self.length, self._cut(last_only))
+            _, _, targets, _ = prefix_rows(ids, self.length, self._cut(last_only))
             scores = self._row_scores(prefixes, lengths, _of_rows(users, rows), params)
         return scores[..., 1 : self.vocabulary].reshape(-1, self.vocabulary - 1), targets - 1
 
-    def _own_loss(self, ids, users, params, vocabulary=None, last_only=False, alone=False):
-        """The model's ``calculate_loss`` on all rows of the sequences, with what is random in it replayable."""
+    def _own_loss(self, ids, users, params, vocabulary=None, last_only=False, alone=False, inputs=None):
+        """The model's ``calculate_loss`` on all rows of the sequences, with what is random in it replayable.
+
+        ``inputs``, of the shape of ``ids``, is what stands in the histories in place of the ids.
+        """
         traits = self.traits
         with replayable():
             if traits.objective == "sequence":
+                # What is masked is predicted: one id is both. It is looked up as the input, and predicted as the target.
                 item_seq, lengths, targets, rows = sequence_rows(ids, self.length, last_only)
+                if inputs is not None and getattr(self.model, "loss_type", "CE") == "CE":
+                    vocabulary = SoftVocabulary(vocabulary.distributions, vocabulary.first, inputs.reshape(-1))
             else:
                 item_seq, lengths, targets, rows = prefix_rows(ids, self.length, last_only)
+                if inputs is not None:
+                    item_seq, _, _, _ = prefix_rows(inputs, self.length, last_only)
             users, user_vocabulary = self._users(_of_rows(users, rows), len(rows), ids.device)
             batch = interaction(
                 self.model, item_seq, lengths, users, targets, self.vocabulary, traits.reads, traits.transform

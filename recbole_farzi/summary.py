@@ -1,11 +1,12 @@
 """The summary itself: latent events, token decoder, temperature; and what they amount to as soft or hard events."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Optional
 
 import torch
 
 from recbole_farzi.errors import DataError
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 
 __all__ = ["Summary"]
 
@@ -19,12 +20,15 @@ class Summary:
         decoder: ``M``, shape [d, V].
         bias: ``b``, shape [V]: the decoder's learnt log-popularity.
         temperature: ``tau``.
+        inputs: id of the item that each event is where it is read as a part of the history, shape [mu, xi]; None where it is
+            read as its distribution, as in the paper.
     """
 
     latent: torch.Tensor
     decoder: torch.Tensor
     bias: torch.Tensor
     temperature: float
+    inputs: Optional[torch.Tensor] = None
 
     def __post_init__(self):
         _, _, d = self.latent.shape
@@ -32,6 +36,10 @@ class Summary:
             raise DataError(
                 f"summary does not fit together: latent {tuple(self.latent.shape)}, decoder "
                 f"{tuple(self.decoder.shape)}, bias {tuple(self.bias.shape)}"
+            )
+        if self.inputs is not None and self.inputs.shape != self.latent.shape[:2]:
+            raise DataError(
+                f"summary does not fit together: latent {tuple(self.latent.shape)}, inputs {tuple(self.inputs.shape)}"
             )
 
     @property
@@ -46,16 +54,22 @@ class Summary:
 
     @property
     def nbytes(self):
-        """Size of ``Z``, ``M`` and ``b`` in bytes: two a number where 16-bit floats hold every one of them exactly."""
+        """Size in bytes: two a number where 16-bit floats hold every one of them exactly, two an input where its id fits."""
         exact = all(torch.equal(t, t.half().to(t.dtype)) for t in self.tensors)
-        return sum(t.numel() * (2 if exact else t.element_size()) for t in self.tensors)
+        numbers = sum(t.numel() * (2 if exact else t.element_size()) for t in self.tensors)
+        ids = 0 if self.inputs is None else self.inputs.numel() * (2 if len(self.bias) <= 2**16 else 4)
+        return numbers + ids
 
     def rounded(self):
         """The nearest summary that 16-bit floats hold exactly; the same one where a number is beyond their range."""
         tensors = [t.detach().half().to(t.dtype) for t in self.tensors]
         if not all(torch.isfinite(t).all() for t in tensors):
             return self
-        return Summary(*tensors, self.temperature)
+        return replace(self, latent=tensors[0], decoder=tensors[1], bias=tensors[2])
+
+    def training_events(self):
+        """What a student trains on: ``P``, or :class:`recbole_farzi.soft_events.SoftEvents` where events have inputs."""
+        return self.distributions() if self.inputs is None else SoftEvents(self.distributions(), self.inputs)
 
     def distributions(self):
         """``P``, shape [mu, xi, V]; see :func:`recbole_farzi.soft_events.soft_distributions`."""
@@ -83,4 +97,5 @@ class Summary:
 
     def to(self, device):
         """The same summary on another device, detached from any graph."""
-        return Summary(*(t.detach().to(device) for t in self.tensors), self.temperature)
+        inputs = None if self.inputs is None else self.inputs.to(device)
+        return Summary(*(t.detach().to(device) for t in self.tensors), self.temperature, inputs)

@@ -23,7 +23,8 @@ from recbole_farzi.pool import build_pool
 from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
-from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.soft_events import rows_of
+from recbole_farzi.starts import generate_windows, pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
@@ -150,7 +151,9 @@ class FarziTrainer(RowTrainer):
         best = record["best"]
         tensors = best["tensors"] if best["tensors"] is not None else distiller.summary.tensors
         self.inner = replace(distiller.recipe, learning_rate=best.get("inner_learning_rate", distiller.recipe.learning_rate))
-        self.summary = self._as_kept(Summary(*(t.to(self.device) for t in tensors), options.summary.temperature))
+        self.summary = self._as_kept(
+            Summary(*(t.to(self.device) for t in tensors), options.summary.temperature, self.start.inputs)
+        )
         self.history = {
             "outer_steps": distiller.steps_done,
             "best_step": best["step"] if valid_data else distiller.steps_done,
@@ -187,11 +190,11 @@ class FarziTrainer(RowTrainer):
         fresh = self.factory(seed, dropout=inner.dropout).train()
         student = Student(fresh, self.student.traits).forget_users()
         optimizer = recipe_optimizer(fresh, inner)
-        distributions = summary.distributions()
+        events = summary.training_events()
         with seeded(seed):  # dropout draws from the global generators
-            for rows in batch_order(len(distributions), inner.batch_size, inner.steps, seed):
+            for rows in batch_order(len(summary.latent), inner.batch_size, inner.steps, seed):
                 optimizer.zero_grad()
-                loss = student.soft_loss(distributions[rows])
+                loss = student.soft_loss(rows_of(events, rows))
                 self._check_nan(loss)
                 loss.backward()
                 optimizer.step()
@@ -232,17 +235,24 @@ class FarziTrainer(RowTrainer):
 
     def _start_of_draw(self, sequences, counts, draw):
         options, seed = self.options.summary, self.config["seed"]
+        rng = np.random.default_rng([seed, 3, draw])
+        if options.inputs == "generated":
+            windows = generate_windows(
+                self._teacher(), counts, options.sequences, options.length, sequences.repeats, int(rng.integers(2**31))
+            )
+        else:
+            windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
         if options.start == "random":
-            return random_start(
+            start = random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
             )
-        rng = np.random.default_rng([seed, 3, draw])
-        windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
-        if options.start == "spectral":
-            return spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
-        return teacher_start(
-            windows, self._teacher(), counts, options.latent_dim, options.temperature, options.own_item, seed
-        )
+        elif options.start == "spectral":
+            start = spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
+        else:
+            start = teacher_start(
+                windows, self._teacher(), counts, options.latent_dim, options.temperature, options.own_item, seed
+            )
+        return start if options.inputs == "soft" else replace(start, inputs=windows)
 
     def _teacher(self):
         """The best model of the pool, as a :class:`recbole_farzi.student.Student`."""

@@ -20,13 +20,14 @@ from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
 from recbole_farzi.resumption import Pace, random_streams, restore_random_streams
 from recbole_farzi.sentences import following
-from recbole_farzi.sequences import Sequences, batch_order
-from recbole_farzi.soft_events import soft_cross_entropy_dense
+from recbole_farzi.sequences import Sequences, Windows, batch_order
+from recbole_farzi.soft_events import rows_of, soft_cross_entropy_dense
 from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student
 from recbole_farzi.update_rules import torch_optimizer
 
 __all__ = [
+    "DrawnTrainer",
     "LabelTrainer",
     "RowTrainer",
     "SummaryLoader",
@@ -50,6 +51,7 @@ class RowTrainer(Trainer):
         state_file: file in which :meth:`fit` keeps its state at the beginnings of epochs, and from which it goes on if the
             file is there; None keeps nothing. Who set it removes it when what was trained is stored.
         seconds: time that :meth:`fit` took, with that of the processes which it continued.
+        best_epoch: number of epochs after which validation was best, or None where there was no validation.
     """
 
     _remedy = "a smaller learning_rate"
@@ -61,6 +63,7 @@ class RowTrainer(Trainer):
         self.student = None
         self._every_position = config["farzi_positions"] == "every"
         self._best_state = None
+        self.best_epoch = None
         self.state_file = None
         self.seconds = 0.0
         self._pace = Pace()
@@ -86,6 +89,7 @@ class RowTrainer(Trainer):
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": self._best_state,
+            "best_epoch": self.best_epoch,
             "best_score": float(self.best_valid_score),
             "best_result": None if self.best_valid_result is None else {k: float(v) for k, v in self.best_valid_result.items()},
             "waited": self.cur_step,
@@ -101,7 +105,7 @@ class RowTrainer(Trainer):
             epoch, waited = int(state["epoch"]), int(state["waited"])
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self._best_state = state["best"]
+            self._best_state, self.best_epoch = state["best"], state["best_epoch"]
             self.best_valid_score, self.best_valid_result = state["best_score"], state["best_result"]
             self.train_loss_dict, self.seconds = state["losses"], state["seconds"]
             restore_loader(train_data, state["loader"])
@@ -122,7 +126,7 @@ class RowTrainer(Trainer):
         self.eval_collector.probabilities = student.traits.probabilities and not self._every_position
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
-        self._best_state = copy.deepcopy(self.model.state_dict())
+        self._best_state, self.best_epoch = copy.deepcopy(self.model.state_dict()), epoch + 1
 
     def _check_nan(self, loss):
         if not torch.isfinite(loss):
@@ -262,6 +266,36 @@ class WindowTrainer(RowTrainer):
         return total / steps
 
 
+class DrawnTrainer(WindowTrainer):
+    """Trains on windows of events that are one item in the histories and another one, drawn for them, as targets.
+
+    Its windows hold the *numbers* of events, from 1 on.
+
+    Args:
+        config: RecBole's Config.
+        model: RecBole's model; not one whose objective is on whole sequences.
+        inputs: item of each event as a part of the history, shape [events + 1]; number 0 is padding.
+        targets: the item that was drawn for it, likewise.
+        traits: :class:`recbole_farzi.student.ModelTraits`, if known.
+    """
+
+    def __init__(self, config, model, inputs, targets, traits=None):
+        super().__init__(config, model, traits)
+        self.inputs, self.targets = inputs.to(self.device), targets.to(self.device)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        return super()._train_epoch(train_data, epoch_idx, loss_func or self.drawn_loss, show_progress)
+
+    def drawn_loss(self, windows):
+        """The model's training loss over all targets."""
+        numbers, users = (windows, None) if torch.is_tensor(windows) else (windows.items, windows.users)
+        targets = self.targets[numbers]
+        return self.student.training_loss(
+            targets if users is None else Windows(targets, users), last_only=self.student.traits.by_rows,
+            inputs=self.inputs[numbers],
+        )  # fmt: skip
+
+
 class LabelTrainer(WindowTrainer):
     """Trains on windows of real events with soft labels in place of the next item: plain knowledge distillation.
 
@@ -339,7 +373,7 @@ class SummaryLoader:
     """Batches of soft events in the recipe's order, T of them; stands in for RecBole's train data loader.
 
     Args:
-        distributions: ``P``, shape [mu, xi, V].
+        summary: :class:`recbole_farzi.summary.Summary`.
         dataset: RecBole's dataset, which evaluation metrics may ask for item counts.
         inner: :class:`recbole_farzi.options.InnerOptions`, the recipe.
         seed: of the order.
@@ -347,16 +381,16 @@ class SummaryLoader:
 
     shuffle = False
 
-    def __init__(self, distributions, dataset, inner, seed):
-        self.distributions = distributions
+    def __init__(self, summary, dataset, inner, seed):
+        self.events = summary.training_events()
         self.dataset = dataset
-        self.order = batch_order(len(distributions), inner.batch_size, inner.steps, seed)
+        self.order = batch_order(len(summary.latent), inner.batch_size, inner.steps, seed)
 
     def __len__(self):
         return len(self.order)
 
     def __iter__(self):
-        return (self.distributions[rows] for rows in self.order)
+        return (rows_of(self.events, rows) for rows in self.order)
 
 
 def recipe_optimizer(model, inner):

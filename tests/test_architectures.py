@@ -23,7 +23,8 @@ def test_models_train_on_each_others_summaries(options, monkeypatch):
         assert set(student["on"]) == {"SASRec", "GRU4Rec"}
         assert [len(runs) for runs in (student["full"], *student["on"].values())] == [2, 2, 2]
     text = (folder / "architectures.md").read_text()
-    assert text.count("| STAMP |") == len(results["metrics"]) + 1 and "summary of GRU4Rec" in text
+    assert text.count("| STAMP |") == len(results["metrics"]) + 3 + 1 and "summary of GRU4Rec" in text
+    assert "Trained on a summary" in (folder / "architectures.html").read_text()
     assert json.loads((folder / "architectures.json").read_text())["students"] == json.loads(json.dumps(results["students"]))
     with open(folder / "architectures.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -33,6 +34,20 @@ def test_models_train_on_each_others_summaries(options, monkeypatch):
     monkeypatch.setattr("recbole_farzi.contenders.timed_fit", lambda *args: pytest.fail("trained again"))
     again, _ = run_students(["SASRec", "GRU4Rec"], ["SASRec", "STAMP", "HGN"], "tiny", (), options)
     assert again["students"] == results["students"]
+    for student in results["students"]:
+        assert [tried["way"] for tried in student["chosen"]["full"]["tried"]] == ["0.01", "0.03"]
+        for name in ("SASRec", "GRU4Rec"):
+            chosen = student["chosen"]["on"][name]
+            assert [tried["way"] for tried in chosen["tried"]] == ["recipe", "0.01", "0.03"]
+            best = min(chosen["tried"], key=lambda tried: tried["valid"])
+            assert best["way"] == chosen["way"] and student["on"][name][0]["valid"] == best["valid"]
+
+
+def test_without_learning_rates_nothing_is_tried(options):
+    results, _ = run_students(["SASRec"], ["STAMP"], "tiny", (), {**options, "farzi_student_learning_rates": [], "farzi_seeds": 1})
+    (student,) = results["students"]
+    assert student["chosen"]["on"]["SASRec"] == {"way": "recipe", "learning_rate": None, "tried": [], "seconds": 0}
+    assert student["chosen"]["full"]["way"] == "0.003" and student["chosen"]["full"]["tried"] == []
 
 
 def test_every_model_is_checked_before_any_work(options, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from recbole_farzi.training import RowTrainer
 @pytest.fixture
 def popularity(make_config, tiny_split):
     config, _ = make_config(metrics=["Hit", "CrossEntropy"])
-    return config, Popularity(config, tiny_split.train.dataset, tiny_split.counts)
+    return config, Popularity(tiny_split.counts)
 
 
 def test_popularity_scores_are_a_distribution_in_the_order_of_the_counts(popularity, tiny_split):
@@ -34,7 +34,7 @@ def test_an_item_that_never_occurs_has_a_finite_score(make_config, tiny_split):
     config, _ = make_config()
     counts = tiny_split.counts.copy()
     counts[5] = 0
-    model = Popularity(config, tiny_split.train.dataset, counts)
+    model = Popularity(counts)
     assert torch.isfinite(model.scores[1:]).all() and model.scores[5] == model.scores[1:].min()
 
 

@@ -52,7 +52,8 @@ def test_models_in_memory(plain, tmp_path):
     models = {"SASRec": [SASRec(config, train.dataset) for _ in range(2)], "GRU4Rec": GRU4Rec(*_of(plain, "GRU4Rec", train))}
     out = recbole_farzi.cold_start_report(models, train, test, tmp_path / "out", user_strata=[4, 9], item_strata=2)
     results = out["results"]
-    assert [(c["key"], len(c["runs"])) for c in results["contenders"]] == [("SASRec", 2), ("GRU4Rec", 1)]
+    found = [(c["key"], len(c["runs"])) for c in results["contenders"]]
+    assert found == [("SASRec", 2), ("GRU4Rec", 1), ("popularity", 1)]
     assert results["reference"] == "SASRec"
     trainer = Trainer(config, models["SASRec"][0])
     expected = trainer.evaluate(test, load_best_model=False)
@@ -68,10 +69,22 @@ def _of(plain, model, train):
     return plain(model)[0], train.dataset
 
 
-def test_a_single_model_has_no_comparison(plain, tmp_path):
+def test_a_single_model_is_compared_with_popularity(plain, tmp_path):
     config, train, valid, test = plain()
     out = recbole_farzi.cold_start_report(SASRec(config, train.dataset), train, test, tmp_path / "out")
-    assert out["results"]["reference"] is None
+    assert (out["results"]["reference"], out["results"]["focus"]) == ("popularity", "SASRec")
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "## SASRec against" in page and "| popularity |" in page and "SASRec on tiny, from cold to warm" in page
+    popularity = out["results"]["contenders"][1]["runs"][0]
+    occurrences = np.bincount(train.dataset.inter_feat["item_id"].numpy(), minlength=train.dataset.item_num)
+    assert popularity["seed"] is None and popularity["metrics"]["averagepopularity@5"] > occurrences[1:].mean()
+
+
+def test_a_single_model_alone(plain, tmp_path):
+    config, train, valid, test = plain()
+    model = SASRec(config, train.dataset)
+    out = recbole_farzi.cold_start_report(model, train, test, tmp_path / "out", popularity=False)
+    assert out["results"]["reference"] is None and len(out["results"]["contenders"]) == 1
     assert "per cent of" not in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -80,6 +93,9 @@ def test_a_general_recommender(plain, tmp_path):
     config, train, valid, test = plain("BPR")
     out = recbole_farzi.cold_start_report({"BPR": BPR(config, train.dataset)}, train, test, None)
     assert "items/values" not in out["rows"] and "items/BPR" in out["rows"] and out["report_path"] is None
+    assert "items/popularity" in out["rows"]
+    first = out["results"]["strata"]["items"][0]
+    assert first["users"] < first["rows"] or any(s["users"] < s["rows"] for s in out["results"]["strata"]["items"])
 
 
 def test_a_model_of_another_catalogue_is_refused(plain, write_inter, tiny_events):
@@ -123,7 +139,7 @@ def test_checkpoints_from_the_command_line(plain, capsys, workplace):
     assert "SASRec and GRU4Rec on tiny" in printed and "4-8 training events" in printed
     folder = workplace / "report" / "tiny-cold-start"
     results = json.loads((folder / "results.json").read_text())
-    assert [len(c["runs"]) for c in results["contenders"]] == [2, 1]
+    assert [len(c["runs"]) for c in results["contenders"]] == [2, 1, 1]
     found = results["contenders"][0]["runs"][0]["metrics"]
     assert {name: found[name] for name in expected} == {name: float(value) for name, value in expected.items()}
     assert not (workplace / "saved" / "farzi").exists()  # nothing was distilled

@@ -1,21 +1,28 @@
 """What is compared: every contender by name, its size, and what it trains on."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.utils import get_model, get_trainer
 
 from recbole_farzi.contenders import ContenderFactory
-from recbole_farzi.data import load_split
-from recbole_farzi.errors import DataError, OptionError
+from recbole_farzi.data import load_loaders, load_split
+from recbole_farzi.errors import DataError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import is_contender, read_options
+from recbole_farzi.run import run_farzi
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
-from recbole_farzi.training import LabelTrainer, WindowLoader, teacher_labels
+from recbole_farzi.training import DrawnTrainer, LabelTrainer, WindowLoader, WindowTrainer, teacher_labels
 
 EVERYTHING = [
-    "full", "summary", "start", "hard", "hard-0", "hard-1", "hard-20", "hard-bytes", "random", "head", "popular-items",
+    "full", "summary", "summary-passes", "start", "hard", "hard-0", "hard-1", "hard-20", "hard-bytes", "random", "head", "popular-items",
     "svp-cf", "svp-cf-users", "teacher-labels", "random-bytes", "head-bytes", "popular-items-bytes", "svp-cf-bytes",
     "svp-cf-users-bytes", "teacher-labels-bytes", "popularity",
 ]  # fmt: skip
@@ -25,12 +32,14 @@ EVERYTHING = [
 def make(make_config):
     """Function from names to contenders of a summary that is not distilled, and the split."""
 
-    def make(*names, **overrides):
+    def make(*names, inputs=False, **overrides):
         config, model_class = make_config(farzi_contenders=list(names), farzi_seeds=1, epochs=1, **overrides)
         split, options = load_split(config), read_options(config)
         factory = ModelFactory(model_class, config, split.train.dataset)
         teacher = Student(factory(5))
         summary, start = (random_start(4, 11, 3, split.vocabulary, 1.0, seed) for seed in (1, 2))
+        if inputs:
+            summary = replace(summary, inputs=torch.randint(1, split.vocabulary, (4, 11)))
         made = ContenderFactory(
             config, options, split, factory, teacher.traits, summary, start, lambda: teacher, "digest"
         ).contenders()
@@ -47,6 +56,61 @@ def test_every_contender_trains_and_evaluates(make):
         result = trainer.evaluate(split.test, show_progress=False)
         assert np.isfinite(result["crossentropy"]) and seconds >= 0
     assert len({contender.label for contender in contenders.values()}) == len(EVERYTHING)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "STAMP", "BERT4Rec"])
+def test_hard_events_are_targets_after_items(make_config, tiny_split, model):
+    """Of a summary whose histories are items: the loss of the rows (items before, hard event)."""
+    config, model_class = make_config(model)
+    factory = ModelFactory(model_class, config, tiny_split.train.dataset)
+    student = Student(factory(3, dropout=False).double(), config=config)
+    summary = random_start(4, 11, 3, tiny_split.vocabulary, 1.0, 1)
+    summary = replace(summary, inputs=torch.randint(1, tiny_split.vocabulary, (4, 11)))
+    hard = summary.hard(2, 0)
+    histories = summary.inputs.repeat_interleave(2, dim=0)
+    numbers = torch.arange(1, hard.numel() + 1).view(hard.shape)
+    pad = torch.nn.functional.pad
+    if student.traits.objective == "sequence":
+        made = ContenderFactory(
+            config, read_options(config), tiny_split, factory, student.traits, summary, summary, None, None
+        )._hard("hard-2")
+        trainer, _ = made.run(made.seeds[0], lambda progress: None)
+        assert type(trainer) is WindowTrainer and made.bytes == 4 * hard.numel()
+        return
+    trainer = DrawnTrainer(
+        config, student.model, pad(histories.reshape(-1), (1, 0)), pad(hard.reshape(-1), (1, 0)), student.traits
+    )
+    mine = trainer.drawn_loss(numbers)
+    rows = [
+        (history[:end], target[end])
+        for history, target in zip(histories.tolist(), hard.tolist())
+        for end in range(1, 11)
+    ]  # fmt: skip
+    if student.traits.by_rows:  # a window of a model that reads prefixes counts its last event
+        rows = rows[9::10]
+    read = torch.zeros(len(rows), student.length, dtype=torch.long)
+    for row, (history, _) in zip(read, rows):
+        row[: len(history)] = torch.tensor(history)
+    batch = {
+        student.model.ITEM_SEQ: read,
+        student.model.ITEM_SEQ_LEN: torch.tensor([len(history) for history, _ in rows]),
+        student.model.POS_ITEM_ID: torch.tensor([target for _, target in rows]),
+    }
+    if student.traits.objective == "cross-entropy":  # RecBole's has the padding item among the classes
+        scores = student.model.full_sort_predict(Interaction(batch))[:, 1:]
+        expected = torch.nn.functional.cross_entropy(scores, batch[student.model.POS_ITEM_ID] - 1)
+    else:
+        expected = student.model.calculate_loss(Interaction(batch))
+    torch.testing.assert_close(mine, expected)
+
+
+def test_hard_contenders_of_histories_of_items_are_sized_and_train(make):
+    contenders, split, summary = make("summary", "hard-2", "hard-0", "hard-bytes", inputs=True)
+    assert contenders["hard-2"].events == 2 * 44 and contenders["hard-2"].bytes == 4 * 3 * 44
+    assert contenders["hard-bytes"].bytes <= summary.nbytes == 1024 + 2 * 44
+    for contender in contenders.values():
+        trainer, _ = contender.run(contender.seeds[0], lambda progress: None)
+        assert np.isfinite(trainer.evaluate(split.test, show_progress=False)["crossentropy"])
 
 
 def test_equal_events_and_equal_bytes(make):
@@ -130,3 +194,62 @@ def test_labels_of_one_item_are_the_ordinary_loss(labelled):
     trainer = LabelTrainer(config, factory(1, dropout=False), items, certain)
     windows, numbers = (s.windows(np.random.default_rng(2)) for s in (sequences, numbered))
     torch.testing.assert_close(trainer.label_loss(numbers), trainer.student.real_loss(windows))
+
+
+# --- models that RecBole has trained ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(workplace, tiny_dataset, tiny_options):
+    """Function that trains a model as a user of RecBole does; gives its file and what RecBole's trainer finds on test."""
+
+    def make(model, name, **overrides):
+        settings = {
+            "data_path": str(tiny_dataset), "MAX_ITEM_LIST_LENGTH": tiny_options["MAX_ITEM_LIST_LENGTH"], "hidden_size": 8,
+            "embedding_size": 8, "epochs": 1, "train_neg_sample_args": None, "topk": tiny_options["topk"], "use_gpu": False,
+            "metrics": ["Hit", "NDCG"], "valid_metric": "NDCG@5", "state": "ERROR", "show_progress": False, "metric_decimal_place": 6,
+            "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, **overrides,
+        }  # fmt: skip
+        config = Config(model, "tiny", None, {k: repr(v) if isinstance(v, str) else v for k, v in settings.items()})
+        train, valid, test = load_loaders(config)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, get_model(model)(config, train.dataset))
+        trainer.saved_model_file = f"saved/{name}.pth"
+        trainer.fit(train, valid, verbose=False, saved=True, show_progress=False)
+        return trainer.saved_model_file, trainer.evaluate(test, load_best_model=False)
+
+    return make
+
+
+def test_a_checkpoint_of_recboles_is_a_contender(make, checkpoint):
+    file, expected = checkpoint("GRU4Rec", "mine, of today")
+    contenders, split, _ = make("full", file)
+    mine = contenders["GRU4Rec-mine-of-today"]
+    assert (mine.label, mine.events, mine.bytes, mine.seeded) == ("GRU4Rec (mine, of today)", None, None, False)
+    trainer, seconds = mine.run(mine.seeds[0], lambda progress: None)
+    found = trainer.evaluate(split.test, show_progress=False)
+    assert seconds is None and {name: found[name] for name in expected} == dict(expected)
+
+
+def test_a_whole_job_reports_a_checkpoint_beside_the_summary(checkpoint, tiny_dataset, tiny_options):
+    file, expected = checkpoint("GRU4Rec", "mine")
+    options = {**tiny_options, "data_path": str(tiny_dataset), "farzi_contenders": ["full", "summary", file], "farzi_outer_steps": 1}
+    results = run_farzi("SASRec", "tiny", config_dict=options)["results"]
+    mine = results["contenders"][2]
+    assert [c["key"] for c in results["contenders"]] == ["full", "summary", "GRU4Rec-mine"] and mine["events"] is None
+    assert {name: mine["runs"][0]["metrics"][name] for name in expected} == {k: float(v) for k, v in expected.items()}
+    assert (mine["runs"][0]["seed"], mine["runs"][0]["seconds"]) == (None, None)
+
+
+@pytest.mark.parametrize("model, name, overrides, error, message", [
+    ("GRU4Rec", "cut", {"MAX_ITEM_LIST_LENGTH": 5}, DataError, "MAX_ITEM_LIST_LENGTH is 5, not 1"),
+    ("BPR", "BPR", {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}, DataError, "eval_args is"),
+    (None, "nosuch", {}, StorageError, "nosuch.pth: No such file"),
+])  # fmt: skip
+def test_a_checkpoint_that_cannot_be_compared_is_refused_before_the_work(
+    checkpoint, tiny_dataset, tiny_options, model, name, overrides, error, message
+):
+    file = checkpoint(model, name, **overrides)[0] if model else f"saved/{name}.pth"
+    options = {**tiny_options, "data_path": str(tiny_dataset), "farzi_contenders": ["full", file]}
+    with pytest.raises(error, match=message) as caught:
+        run_farzi("SASRec", "tiny", config_dict=options)
+    assert "\n" not in str(caught.value) and not Path("saved/farzi/runs").exists()

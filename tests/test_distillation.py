@@ -14,7 +14,7 @@ from recbole_farzi.distillation import Distiller
 from recbole_farzi.models import without_dropout
 from recbole_farzi.objectives import gradient_distance, trajectory_distance
 from recbole_farzi.options import read_options
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.starts import random_start
 from recbole_farzi.storage import load_tensors, save_tensors
 from recbole_farzi.student import Student
@@ -23,7 +23,7 @@ from recbole_farzi.tucker import compose
 
 @pytest.fixture
 def make_distiller(make_config, tiny_split):
-    def make(dtype=torch.float32, dropout=False, **overrides):
+    def make(dtype=torch.float32, dropout=False, inputs=False, **overrides):
         config, model_class = make_config("SASRec", farzi_inner_dropout=dropout, **overrides)
         options = read_options(config)
         torch.manual_seed(0)
@@ -32,6 +32,8 @@ def make_distiller(make_config, tiny_split):
         student = Student(model if dropout else without_dropout(model))
         start = random_start(4, 11, 3, tiny_split.vocabulary, 1.0, seed=0)
         start = replace(start, **{name: getattr(start, name).to(dtype) for name in ("latent", "decoder", "bias")})
+        if inputs:
+            start = replace(start, inputs=torch.randint(1, tiny_split.vocabulary, (4, 11)))
 
         def initial(seed):
             torch.manual_seed(seed)
@@ -79,10 +81,11 @@ def test_meta_gradient_of_a_recbole_model_is_exact(make_distiller, adjoint, drop
         assert (mine - reference).norm() <= 1e-9 * reference.norm()
 
 
+@pytest.mark.parametrize("inputs", [False, True], ids=["soft", "items"])
 @pytest.mark.parametrize("taught", [0.0, 0.4])
-def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught):
+def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught, inputs):
     """What Distiller.step feeds its optimiser, against autograd through everything, from the same trajectory."""
-    options = {"farzi_window": 6, "farzi_outer_clip_norm": 1e9, "farzi_outer_teacher": taught}
+    options = {"farzi_window": 6, "farzi_outer_clip_norm": 1e9, "farzi_outer_teacher": taught, "inputs": inputs}
     distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
     seen = []
     distiller.optimizer.step = lambda: seen.extend(t.grad.clone() for t in distiller.tensors)
@@ -91,7 +94,7 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
     final = unroll(
         lambda params, rows, step: reference.student.soft_loss(rows, params),
         trajectory.params,
-        reference._distributions(),
+        SoftEvents(reference._distributions(), reference.inputs) if inputs else reference._distributions(),
         optimizer=Adam(lr=torch.tensor(reference.inner.rates(), dtype=torch.float64), eps=reference.inner.eps),
         steps=6,
         adjoint=Unrolled(),
@@ -101,6 +104,7 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
     expected = torch.autograd.grad(reference.judge.real_loss(batch, final, predicted, taught), reference.tensors)
     result = distiller.step()
     assert result.inner_step == 0 and not result.skipped
+    assert (distiller.summary.inputs is not None) == inputs
     for mine, theirs in zip(seen, expected):
         assert (mine - theirs).norm() <= 1e-9 * theirs.norm()
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,49 @@ def test_hard_rows_are_the_prefixes_of_the_hard_sequences(write):
     assert lines == expected
     events = (folder / "tiny-farzi.inter").read_text(encoding="utf-8").splitlines()[1:]
     assert events == [f"farzi-{s}\t{TOKENS[i]}\t{t}" for s, items in enumerate(hard) for t, i in enumerate(items)]
+
+
+def with_inputs(summary, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    shape = summary.latent.shape[:2]
+    return replace(summary, inputs=torch.randint(1, len(summary.bias), shape, generator=generator))
+
+
+def test_items_of_the_histories_come_back_and_stand_before_the_hard_events(write):
+    summary = with_inputs(some_summary())
+    folder, hard = write(summary, maximum=2), summary.hard(2, 0).tolist()
+    back, _, recipe = load_summary(folder)
+    assert torch.equal(back.inputs, summary.inputs)
+    assert recipe["summary_sha256"] == summary_digest(back) != summary_digest(replace(back, inputs=None))
+    assert back.nbytes == replace(back, inputs=None).nbytes + 2 * 12
+    lines = (folder / "tiny-farzi.train.inter").read_text(encoding="utf-8").splitlines()[1:]
+    histories = [row for row in summary.inputs.tolist() for _ in range(2)]
+    assert lines == [
+        f"farzi-{s}\t{' '.join(TOKENS[i] for i in histories[s][max(0, end - 2):end])}\t{TOKENS[items[end]]}"
+        for s, items in enumerate(hard)
+        for end in range(1, len(items))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [("\ttwo\n", "\ti1\n"), ("\ttwo\n", "\tnosuch\n"), ("\titem_id:token", "\titem:token")])
+def test_changed_items_of_the_histories_are_refused(write, change):
+    summary = some_summary()
+    folder = write(replace(summary, inputs=torch.full(summary.latent.shape[:2], 2)))
+    file = folder / "tiny-farzi.latent"
+    text = file.read_text(encoding="utf-8")
+    assert change[0] in text
+    file.write_text(text.replace(*change, 1), encoding="utf-8")
+    with pytest.raises(StorageError) as caught:
+        load_summary(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_items_of_the_histories_are_put_in_the_order_of_a_dataset():
+    summary = with_inputs(some_summary())
+    wanted = [TOKENS[0], *reversed(TOKENS[1:])]
+    aligned = align(summary, TOKENS, wanted)
+    for mine, theirs in zip(summary.inputs.flatten().tolist(), aligned.inputs.flatten().tolist()):
+        assert TOKENS[mine] == wanted[theirs]
 
 
 # --- whole or not at all ----------------------------------------------------------------------------------------------

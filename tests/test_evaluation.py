@@ -130,7 +130,7 @@ def test_the_whole_is_the_weighted_mean_of_the_strata(evaluated):
 
 def test_the_short_way_to_a_stratum_is_recboles_way(make_config, tiny_split):
     config, model_class = make_config(metrics=EVERY, valid_metric="Hit@5", metric_decimal_place=12)
-    trainer = RowTrainer(config, Popularity(config, tiny_split.train.dataset, tiny_split.counts))
+    trainer = RowTrainer(config, Popularity(tiny_split.counts))
     trainer.eval_collector.data_collect(tiny_split.train)
     trainer.evaluate(tiny_split.test)
     of_rows = RowMetrics(config, trainer.rows)

@@ -20,7 +20,7 @@ from recbole_farzi.inspection import check_twice_differentiable
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.sequences import Windows, batch_order
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
 from recbole_farzi.training import SummaryLoader, SummaryTrainer
@@ -156,6 +156,16 @@ def test_one_hot_soft_events_give_the_loss_of_the_ids(double):
     torch.testing.assert_close(soft, real, rtol=1e-6, atol=1e-8)
 
 
+def test_one_hot_targets_after_items_give_the_loss_of_the_ids(double):
+    student, windows = double
+    users = one_hot(windows.users, max(student.traits.users, int(windows.users.max()) + 1))
+    torch.manual_seed(5)
+    real = student.training_loss(windows, alone=True)
+    torch.manual_seed(5)
+    soft = student.soft_loss(SoftEvents(one_hot(windows.items, student.vocabulary), windows.items), users=users)
+    torch.testing.assert_close(soft, real, rtol=1e-6, atol=1e-8)
+
+
 def test_gradient_for_soft_events_agrees_with_finite_differences(double):
     student, _ = double
     soft = some_soft_events(student)
@@ -218,7 +228,7 @@ def test_a_model_trained_on_a_summary_is_evaluated_by_recbole(job):
     trainer = SummaryTrainer(config, factory(0), options.inner)
     check_twice_differentiable(trainer.student)
     before = [p.detach().clone() for p in trainer.model.parameters()]
-    loader = SummaryLoader(summary.distributions(), split.train.dataset, options.inner, seed=0)
+    loader = SummaryLoader(summary, split.train.dataset, options.inner, seed=0)
     trainer.fit(loader, verbose=False)
     assert any(not torch.equal(p, old) for p, old in zip(trainer.model.parameters(), before))
     result = trainer.evaluate(split.test, show_progress=False)

@@ -133,7 +133,7 @@ def test_a_second_evaluation_begins_anew(evaluated, tiny_split):
 def test_metrics_that_need_the_training_data_work_on_rows(make_config, tiny_split):
     """RecBole's coverage and popularity metrics read item counts beside the rows."""
     config, _ = make_config(metrics=["ItemCoverage", "AveragePopularity", "GiniIndex", "TailPercentage", "CrossEntropy"])
-    trainer = RowTrainer(config, Popularity(config, tiny_split.train.dataset, tiny_split.counts))
+    trainer = RowTrainer(config, Popularity(tiny_split.counts))
     trainer.eval_collector.data_collect(tiny_split.train)
     result = trainer.evaluate(tiny_split.test)
     assert evaluate_rows(config, trainer.rows, torch.ones(40, dtype=torch.bool)) == dict(result)

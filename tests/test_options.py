@@ -99,7 +99,7 @@ WHOLE = {
     "farzi_start_draws": 1,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
-    "farzi_stopping_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0,
+    "farzi_stopping_step": 1, "farzi_student_steps": 1, "farzi_student_eval_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0,
     "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
     "metric_decimal_place": 0, "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
@@ -109,9 +109,9 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
-LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_tucker_ranks"]
+LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_student_learning_rates", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
-OF_SOME = ["farzi_start", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",
+OF_SOME = ["farzi_start", "farzi_inputs", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",
            "farzi_positions", "farzi_objective", "farzi_factorisation"]  # fmt: skip
 TEXTS = ["farzi_report_path", "farzi_output_path", "checkpoint_dir"]
 
@@ -182,6 +182,17 @@ def test_senseless_snapshots_are_refused(make_config, value):
     assert f"farzi_pool_snapshots={value!r} must be a list" in refused(make_config, farzi_pool_snapshots=value)
 
 
+@pytest.mark.parametrize("value", [0.01, "fast", [0.01, 0.0], [-1], [True], ["a"], [float("nan")], [float("inf")]], ids=repr)
+def test_senseless_learning_rates_of_students_are_refused(make_config, value):
+    message = refused(make_config, farzi_student_learning_rates=value)
+    assert f"farzi_student_learning_rates={value!r} must be a list of numbers above 0" in message
+
+
+def test_learning_rates_of_students_are_different_numbers_in_order(make_config):
+    assert read_options(make_config(farzi_student_learning_rates=[0.1, 1, 0.1])[0]).students.learning_rates == (0.1, 1.0)
+    assert read_options(make_config(farzi_student_learning_rates=[])[0]).students.learning_rates == ()
+
+
 @pytest.mark.parametrize("value", [5, "", "a\0b", ["report"]], ids=repr)
 @pytest.mark.parametrize("name", TEXTS)
 def test_senseless_paths_are_refused(make_config, name, value):
@@ -201,6 +212,7 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
     [
         ({"farzi_length": 12}, ["farzi_length=12", "MAX_ITEM_LIST_LENGTH=10", "at most 11"]),
         ({"farzi_inner_batch_size": 5}, ["farzi_inner_batch_size=5", "farzi_sequences=4"]),
+        ({"farzi_student_eval_step": 10}, ["farzi_student_eval_step=10", "farzi_student_steps=9"]),
         ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
         ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
         ({"farzi_objective": "gradient", "farzi_unroll": "random"}, ["farzi_unroll=random", "farzi_objective=gradient"]),

@@ -80,7 +80,7 @@ def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, 
     inner = read_options(config).inner
     trainer = SummaryTrainer(config, factory(5, dropout=inner.dropout), inner)
     torch.manual_seed(7)  # dropout draws from the global generator
-    trainer.fit(SummaryLoader(summary.distributions(), tiny_split.train.dataset, inner, 5), verbose=False)
+    trainer.fit(SummaryLoader(summary, tiny_split.train.dataset, inner, 5), verbose=False)
     model = factory(5, dropout=inner.dropout)
     student = Student(model)
     model.train()
@@ -141,7 +141,7 @@ def test_the_recipe_is_not_changed_by_options_for_real_events(make_config, tiny_
         inner = read_options(config).inner
         trainer = SummaryTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(5), inner)
         torch.manual_seed(7)  # dropout draws from the global generator
-        trainer.fit(SummaryLoader(summary.distributions(), tiny_split.train.dataset, inner, 5), verbose=False)
+        trainer.fit(SummaryLoader(summary, tiny_split.train.dataset, inner, 5), verbose=False)
         weights.append(list(trainer.model.parameters()))
     for others in weights[1:]:
         assert all(torch.equal(a, b) for a, b in zip(weights[0], others))

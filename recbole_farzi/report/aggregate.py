@@ -40,15 +40,17 @@ class Statistic(NamedTuple):
 
 
 class Stratum(NamedTuple):
-    """A group of evaluated rows (one row a user of the test split).
+    """A group of evaluated rows: pairs of a user and a held-out item.
 
-    ``unseen``: of what never occurs in training. ``cell``: in a grid, the numbers of the strata of users and of items.
+    ``users``: how many users' they are; None where nobody counted. ``unseen``: of what never occurs in training.
+    ``cell``: in a grid, the numbers of the strata of users and of items.
     """
 
     label: str
     rows: Optional[int]
     unseen: bool = False
     cell: Optional[tuple] = None
+    users: Optional[int] = None
 
     @property
     def small(self):
@@ -96,6 +98,12 @@ class Aggregate:
     def focus(self):
         """The contender that the report is about: the summary, or the one that the results name; or None."""
         return self.find(self.results.get("focus") or "summary")
+
+    @property
+    def test_users(self):
+        """How many users are evaluated, or None: each is in one stratum of users."""
+        counts = [stratum.users for stratum in self.strata.get("users", ())]
+        return sum(counts) if counts and None not in counts else None
 
     def estimate(self, contender, metric, kind=None, stratum=None):
         """The :class:`recbole_farzi.report.uncertainty.Estimate`, or None where the rows are not known."""
@@ -165,6 +173,11 @@ class Aggregate:
         """:func:`gap_closed` on all rows, between the contenders ``start`` and ``full``."""
         start, full = (self.value(one, metric).mean for one in (self.find("start"), self.reference))
         return gap_closed(self.value(contender, metric).mean, start, full, metric in self.smaller_is_better)
+
+    def gap_closed_interval(self, contender, metric):
+        """95% interval of :meth:`gap_closed`: ``(low, high)``, an end None where it is unbounded; None where unknown."""
+        found = self.estimate(contender, metric)
+        return None if found is None or self.find("start") is None else (found.gap_low, found.gap_high)
 
     def share_of_events(self, contender):
         """Per cent of the real training events, or None."""
@@ -257,11 +270,12 @@ def aggregate(results, rows=None):
         raise DataError(f"these results are damaged or incomplete ({type(error).__name__}: {error})") from error
     keys = [contender.key for contender in contenders]
     known = [key if key in keys else None for key in (results.get("reference") or "full", results.get("focus") or "summary")]
+    start = "start" if "start" in keys else None
     kinds = {kind: len(group) for kind, group in {**strata, "grid": grid}.items()}
     return Aggregate(
         results=results,
         grid=grid,
-        estimates={} if rows is None else estimate(rows, keys, results.get("row_metrics") or [], kinds, *known),
+        estimates={} if rows is None else estimate(rows, keys, results.get("row_metrics") or [], kinds, *known, start),
         metrics=metrics,
         extra_metrics=tuple(results.get("extra_metrics") or ()),
         smaller_is_better=frozenset(results.get("smaller_is_better") or ()),
@@ -273,7 +287,8 @@ def aggregate(results, rows=None):
 def _stratum(stratum):
     cell = stratum.get("cell")
     rows = stratum.get("rows")
-    return Stratum(str(stratum["label"]), rows, bool(stratum.get("unseen")), None if cell is None else tuple(cell))
+    cell = None if cell is None else tuple(cell)
+    return Stratum(str(stratum["label"]), rows, bool(stratum.get("unseen")), cell, stratum.get("users"))
 
 
 def _contender(contender, metrics, strata):

@@ -18,17 +18,18 @@ __all__ = [
     "text_document",
 ]
 
-COLUMNS = ("contender", "seed", "group", "stratum", "rows", "metric", "value")
+COLUMNS = ("contender", "seed", "group", "stratum", "rows", "users", "metric", "value")
 """Columns of ``strata.csv``: one line a contender, seed, stratum and metric. ``group`` is ``all``, ``users``, ``items``,
 ``tail`` or ``grid``."""
 
 COMPARISON_COLUMNS = (
-    "contender", "group", "stratum", "rows", "metric", "mean", "low", "high", "reference", "of_reference",
-    "of_reference_low", "of_reference_high", "p", "focus", "p_focus",
+    "contender", "group", "stratum", "rows", "users", "metric", "mean", "low", "high", "reference", "of_reference",
+    "of_reference_low", "of_reference_high", "p", "p_alone", "focus", "p_focus", "p_focus_alone",
 )  # fmt: skip
 """Columns of ``comparisons.csv``: one line a contender, stratum and metric. ``of_reference`` is per cent, or the
-difference for metrics of which less is better; ``low`` and ``high`` end 95% intervals; ``p`` and
-``p_focus`` are corrected for the number of contenders, in strata for that of contenders and strata."""
+difference for metrics of which less is better; ``low`` and ``high`` end 95% intervals; ``p`` and ``p_focus`` are
+corrected for the number of contenders, in strata for that of the strata of their kind; ``p_alone`` and ``p_focus_alone`` are not.
+Means, intervals and p-values have 12 digits, so that they do not depend on how many threads summed them."""
 
 
 def text_document(report, width=110):
@@ -91,17 +92,18 @@ def csv_document(report):
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    everything = report.part("data").get("test_rows")
+    everything, users = report.part("data").get("test_rows"), report.test_users
     for contender in report.results["contenders"]:
         for run in contender["runs"]:
-            groups = [("all", "", everything, run["metrics"])]
+            groups = [("all", "", everything, users, run["metrics"])]
             for kind, strata in {**report.strata, "grid": report.grid}.items():
                 values = (run.get("strata") or {}).get(kind) or []
-                groups += [(kind, stratum.label, stratum.rows, value) for stratum, value in zip(strata, values)]
-            for group, stratum, rows, values in groups:
+                groups += [(kind, stratum.label, stratum.rows, stratum.users, value) for stratum, value in zip(strata, values)]
+            for group, stratum, rows, users_here, values in groups:
                 for metric in report.metrics:
                     value = (values or {}).get(metric)
-                    start = (contender["key"], _blank(run.get("seed")), group, stratum, _blank(rows), metric)
+                    size = _blank(rows), _blank(users_here)
+                    start = (contender["key"], _blank(run.get("seed")), group, stratum, *size, metric)
                     writer.writerow((*start, _blank(_finite_or_none(value))))
     return buffer.getvalue()
 
@@ -112,19 +114,20 @@ def comparisons_document(report):
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COMPARISON_COLUMNS)
     reference, focus = (one.key if one else "" for one in (report.reference, report.focus))
-    places = [("all", "", report.part("data").get("test_rows"), None, None)]
+    places = [("all", "", report.part("data").get("test_rows"), report.test_users, None, None)]
     for kind, strata in {**report.strata, "grid": report.grid}.items():
-        places += [(kind, stratum.label, stratum.rows, kind, number) for number, stratum in enumerate(strata)]
+        places += [(kind, stratum.label, stratum.rows, stratum.users, kind, number) for number, stratum in enumerate(strata)]
     for contender in report.contenders:
-        for group, label, rows, *at in places:
+        for group, label, rows, users, *at in places:
             for metric in report.metrics:
                 value, found = report.value(contender, metric, *at), report.estimate(contender, metric, *at)
                 low, high = report.relative_interval(contender, metric, *at) or (None, None)
                 numbers = (
                     value.mean, value.low, value.high, reference, report.relative(contender, metric, *at), low, high,
-                    found and found.p, focus, found and found.p_focus,
+                    found and found.p, found and found.p_alone, focus, found and found.p_focus, found and found.p_focus_alone,
                 )  # fmt: skip
-                writer.writerow([contender.key, group, label, _blank(rows), metric, *map(_blank, numbers)])
+                start = [contender.key, group, label, _blank(rows), _blank(users), metric]
+                writer.writerow([*start, *map(_twelve_digits, numbers)])
     return buffer.getvalue()
 
 
@@ -139,6 +142,10 @@ def _wrap(text, width):
 
 def _bullets(sentences):
     return "\n".join(f"* {tables.escape(sentence)}" for sentence in sentences)
+
+
+def _twelve_digits(value):
+    return float(f"{value:.12g}") if isinstance(value, float) else _blank(value)
 
 
 def _blank(value):

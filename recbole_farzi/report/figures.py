@@ -20,6 +20,7 @@ __all__ = [
     "gain_figure",
     "grid_figure",
     "in_front",
+    "is_cut",
     "leaves_out_strata",
     "loss_figure",
     "size_figure",
@@ -28,19 +29,20 @@ __all__ = [
     "validation_figure",
 ]
 
-# Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page, then some of Tol's "muted".
+# Okabe and Ito's palette without black and yellow, which vanish on a dark or a light page, then others, so that the default
+# contenders stay apart for the colour-blind (tests/report/test_colours.py measures by how much).
 # Variants of one way of training share its colour and differ by mark; open marks are those of equal bytes.
 _FAMILIES = {
     "full": ("#0072b2", (("circle", "●"),)),
-    "summary": ("#d55e00", (("diamond", "◆"),)),
+    "summary": ("#d55e00", (("diamond", "◆"), ("diamond-wide", "⬥"))),
     "start": ("#e69f00", (("square", "■"),)),
     "hard": ("#cc79a7", (("triangle-up", "▲"), ("triangle-left", "◀"), ("triangle-right", "▶"), ("star-triangle-up", "△"))),
     "random": ("#009e73", (("triangle-down", "▼"),)),
-    "head": ("#56b4e9", (("pentagon", "⬟"),)),
+    "head": ("#44aa99", (("pentagon", "⬟"),)),
     "popular-items": ("#999933", (("hexagon", "⬢"),)),
-    "svp-cf": ("#aa4499", (("star", "★"), ("hexagram", "✶"))),
-    "teacher-labels": ("#44aa99", (("cross", "✚"),)),
-    "popularity": ("#8c8c8c", (("x", "✖"),)),
+    "svp-cf": ("#a5562f", (("star", "★"), ("hexagram", "✶"))),
+    "teacher-labels": ("#56b4e9", (("cross", "✚"),)),
+    "popularity": ("#6b6b6b", (("x", "✖"),)),
 }
 _SPARE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#aa4499", "#999933")
 _SPARE_MARKS = (
@@ -133,7 +135,7 @@ def contender_figure(report, metric):
         cliponaxis=False,
     )
     pad = 0.0 if low == 0 else 0.06 * span
-    figure.update_xaxes(range=[low - pad, max(ends) + 0.3 * span], nticks=5)
+    figure.update_xaxes(range=[low - pad, max(ends) + 0.3 * span], nticks=4, tickangle=0)
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=[_wrapped(contender.label, 18) for contender, _ in rows],
@@ -146,18 +148,24 @@ def contender_figure(report, metric):
 
 
 def size_figure(report, metric):
-    """Mean of one metric against the number of events trained on, on a logarithmic axis."""
+    """Mean of one metric against the number of events trained on, on a logarithmic axis; equal sizes beside each other."""
     style = styles(report)
     figure = _figure(height=320)
     places = []
-    for contender in report.contenders:
+    known = [
+        contender
+        for contender in report.contenders
+        if report.value(contender, metric).mean is not None and contender.events and contender.events > 0
+    ]
+    span = math.log10(max(c.events for c in known) / min(c.events for c in known)) if known else 0.0
+    for contender in known:
         value = report.value(contender, metric)
-        if value.mean is None or not contender.events or contender.events <= 0:
-            continue
-        places.append(contender.events)
+        equals = [other.key for other in known if other.events == contender.events]
+        shift = 0.03 * (span + 0.5) * (equals.index(contender.key) - (len(equals) - 1) / 2)
+        places.append(contender.events * 10**shift)
         colour, symbol, _ = style[contender.key]
         figure.add_scatter(
-            x=[contender.events],
+            x=[places[-1]],
             y=[value.mean],
             error_y=_error([value]),
             mode="markers",
@@ -215,6 +223,8 @@ def gain_figure(report, kind, metric):
             )
             if part != "()"
         )
+        if report.relative_interval(contender, metric, kind, number) is not None and mean is not None:
+            low, high = (math.inf * (-1) ** (not n) if end is None else end for n, end in enumerate((low, high)))
         return mean, mean if low is None else low, mean if high is None else high, text
 
     differs = {
@@ -224,22 +234,26 @@ def gain_figure(report, kind, metric):
         ]
         for contender in others
     }
-    figure = _by_stratum(report, kind, others, values, differs)
     relative = metric not in report.smaller_is_better
-    figure.add_hline(y=100 if relative else 0, line={"color": styles(report)[reference.key].colour, "width": 2})
-    figure.update_yaxes(ticksuffix="%" if relative else "")
-    strata = report.strata[kind]
     tops = [
         report.relative(contender, metric, kind, number)
         for contender in others
-        for number in range(len(strata))
-        if not (strata[number].small and leaves_out_strata(report, kind))
+        for number, stratum in enumerate(report.strata[kind])
+        if not (stratum.small and leaves_out_strata(report, kind))
     ]
     tops = [top for top in tops if top is not None]
-    if relative and tops:
-        top = min(max(130, 1.35 * max(tops)), 320)
+    top = max(130.0, 1.35 * max(tops)) if relative and tops else math.inf
+    figure = _by_stratum(report, kind, others, values, differs, -0.04 * top if relative else -math.inf, top)
+    figure.add_hline(y=100 if relative else 0, line={"color": styles(report)[reference.key].colour, "width": 2})
+    figure.update_yaxes(ticksuffix="%" if relative else "")
+    if math.isfinite(top):
         figure.update_yaxes(range=[-0.04 * top, top])  # marks at zero are whole
     return figure
+
+
+def is_cut(figure):
+    """Whether intervals of a :func:`gain_figure` go on beyond its upper edge."""
+    return bool(figure.layout.meta and figure.layout.meta.get("cut"))
 
 
 def leaves_out_strata(report, kind):
@@ -248,7 +262,8 @@ def leaves_out_strata(report, kind):
     return any(small) and not all(small)
 
 
-def _by_stratum(report, kind, contenders, values, differs=None):
+def _by_stratum(report, kind, contenders, values, differs=None, low=-math.inf, high=math.inf):
+    """Lines across strata; ``values`` gives mean, ends of the interval and text of a point. Intervals end at ``low``, ``high``."""
     style, shown, strata = styles(report), in_front(report), report.strata[kind]
     drawn = [not stratum.small for stratum in strata] if leaves_out_strata(report, kind) else [True] * len(strata)
     figure = _figure(height=360)
@@ -256,6 +271,9 @@ def _by_stratum(report, kind, contenders, values, differs=None):
         points = [values(contender, number) if drawn[number] else (None, None, None, "") for number in range(len(strata))]
         if all(point[0] is None for point in points):
             continue
+        if any(point[0] is not None and point[2] > high for point in points):
+            figure.layout.meta = {"cut": True}
+        points = [point if point[0] is None else (point[0], max(point[1], low), min(point[2], high), point[3]) for point in points]
         colour, symbol, _ = style[contender.key]
         # Beside each other, or error bars would hide one another; those that are shown at first share the room.
         places = [c.key for c in contenders if (c.key in shown) == (contender.key in shown)]
@@ -284,13 +302,13 @@ def _by_stratum(report, kind, contenders, values, differs=None):
                 for stratum, point in zip(strata, points)
             ],
         )  # fmt: skip
-    labels = []
-    for stratum in strata:
-        size = "" if stratum.rows is None else f"<br>{stratum.rows:,} rows{' (small)' if stratum.small else ''}"
-        labels.append(_wrapped(stratum.label, 14) + size)
+    labels, unit = _without_unit(strata)
     figure.update_xaxes(
         tickvals=list(range(len(strata))),
-        ticktext=labels,
+        ticktext=[
+            f"{_wrapped(label, 14)}<br>{_wrapped(words.size_text(stratum), 12)}" for label, stratum in zip(labels, strata)
+        ],
+        title={"text": unit.removeprefix(" by "), "font": {"size": 12}, "standoff": 6},
         range=[-0.45, len(strata) - 0.55],
         tickangle=0,
         tickfont={"size": 11},
@@ -324,8 +342,8 @@ def grid_figure(report, metric, subject):
             mark = words.mark(report, subject, metric, "grid", number)
             cell = report.grid[number]
             colours[-1].append(neutral if cell.small or against is None else against)
-            small = "small: " if cell.small else ""
-            texts[-1].append(f"{f'{shown} {mark}'.strip() or words.MISSING}<br>{small}{cell.rows:,}")
+            number_of = cell.rows if cell.users is None else cell.users
+            texts[-1].append(f"{f'{shown} {mark}'.strip() or words.MISSING}<br>{number_of:,}{'*' if cell.small else ''}")
             sure = words.relative_range(report, subject, metric, "grid", number)
             hovers[-1].append(
                 _plain(f"{user.label}, {item.label}: {words.metric_value(value)} {shown} {f'({sure})' if sure else ''}")
@@ -350,13 +368,15 @@ def grid_figure(report, metric, subject):
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=list(range(len(users))), ticktext=[_wrapped(label, 12) for label in user_labels], showgrid=False,
-        title_text=f"users{user_unit}", autorange="reversed", tickfont={"size": 11}, ticklabelstandoff=4,
+        title={"text": f"users{user_unit}", "standoff": 12}, autorange="reversed", tickfont={"size": 11}, ticklabelstandoff=4,
     )  # fmt: skip
     return figure
 
 
 def cost_figure(report, what):
     """Seconds of training, or kilobytes to train on, for each contender, on a logarithmic axis; None where unknown.
+
+    Points, not bars: a logarithmic axis has no zero for bars to begin at.
 
     Args:
         what: ``seconds`` or ``KB``.
@@ -373,19 +393,20 @@ def cost_figure(report, what):
     low = 10 ** math.floor(math.log10(min(value for _, value in rows)))
     for row, (contender, value) in enumerate(rows):
         text = words.seconds_text(value) if what == "seconds" else words.kilobytes(value * 1024)
-        figure.add_bar(
-            orientation="h", x=[value], y=[row], width=0.66, marker={"color": style[contender.key].colour},
+        colour, symbol, _ = style[contender.key]
+        figure.add_scatter(
+            x=[value], y=[row], mode="markers", marker={"color": colour, "symbol": symbol, "size": 11},
             hoverinfo="text", hovertext=f"{_plain(contender.label)}: {text} {what}",
         )  # fmt: skip
         figure.add_scatter(
-            x=[value], y=[row], mode="text", text=["\u2002" + text], textposition="middle right", textfont={"size": 12},
+            x=[value], y=[row], mode="text", text=["\u2002\u2002" + text], textposition="middle right", textfont={"size": 12},
             hoverinfo="skip", cliponaxis=False,
         )  # fmt: skip
     high = max(value for _, value in rows)
-    ticks = [tick for tick in _log_ticks(low, max(high, 10 * low)) if tick >= low]
+    ticks = [tick for tick in _log_ticks(low, max(high, 10 * low), most=5) if tick >= low]
     figure.update_xaxes(
         type="log", tickvals=ticks, ticktext=[_short(tick) for tick in ticks], tickangle=0,
-        range=[math.log10(low), math.log10(high) + 0.18 * (math.log10(high / low) or 1)],
+        range=[math.log10(low) - 0.04 * (math.log10(high / low) or 1), math.log10(high) + 0.22 * (math.log10(high / low) or 1)],
     )  # fmt: skip
     figure.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=[_wrapped(contender.label, 30) for contender, _ in rows],
@@ -497,11 +518,13 @@ def _running_median(values, reach):
     return [statistics.median(values[max(0, k - reach) : k + reach + 1]) for k in range(len(values))]
 
 
-def _log_ticks(low, high):
-    """Round numbers across ``low`` to ``high``: 1, 2 and 5 times powers of ten; over 2 decades the powers alone."""
-    steps = (1, 2, 5) if high / low < 100 else (1,)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [step * 10**exponent for exponent in exponents for step in steps]
+def _log_ticks(low, high, most=99):
+    """Round numbers across ``low`` to ``high``: 1, 2 and 5 times powers of ten; over 2 decades the powers alone, every
+    second or third where there would be more than ``most``."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1, 2, 5) if high / low < 100 and 3 * (last - first + 1) <= most else (1,)
+    every = -(-(last - first + 1) * len(steps) // most) if len(steps) == 1 else 1
+    return [step * 10**exponent for exponent in range(first, last + 1, every) for step in steps]
 
 
 def _short(count):

@@ -1,6 +1,7 @@
 """The report as one HTML page that needs no network: plotly's script is inside it once."""
 
 import json
+import re
 
 from plotly.offline import get_plotlyjs
 
@@ -88,17 +89,16 @@ def _tiles(report):
             relative = words.relative_text(report, summary, metric)
             name = f" of {words.contender_name(report.reference)}" if relative else ""
             sure = words.relative_range(report, summary, metric)
-            more = (f"95% interval {sure}; " if sure else "") + words.metric_value(report.value(summary, metric).mean)
+            more = (f"95% interval {sure}; " if sure else "") + f"mean {words.metric_value(report.value(summary, metric).mean)}"
             tiles.append((relative or value, f"{words.metric_name(metric)}{name}", more if relative else ""))
         for metric in words.main_metrics(report):
             if metric not in report.smaller_is_better:
                 continue
             relative = words.relative_text(report, summary, metric)
             value = words.mean_and_spread(report.value(summary, metric))
-            name = f"{_named(metric)} to full data" if relative else _named(metric)
-            closed = report.gap_closed(summary, metric)
-            more = "" if closed is None else f"{words.percentage(closed)} of the gap from the start closed"
-            tiles.append((relative or value, name, more))
+            name = f"{_named(metric)}, difference to full data; less is better" if relative else _named(metric)
+            sure = words.relative_range(report, summary, metric)
+            tiles.append((relative or value, name, f"95% interval {sure}" if sure else ""))
     cells = [
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span><small>{escape(more)}</small></div>'
         for value, name, more in tiles
@@ -129,7 +129,7 @@ def _contenders(report, canvas):
         canvas.place(
             figures.contender_figure(report, metric),
             _named(metric),
-            f"Mean on test of each contender; bars show {spread}; {_better(report, metric)}.",
+            f"Mean on test of each contender; whiskers show {spread}; {_better(report, metric)}.",
         )
         for metric in _most(report)
     ]
@@ -151,16 +151,17 @@ def _size(report, canvas):
             canvas.place(
                 figures.size_figure(report, metric),
                 f"{_named(metric)} against events",
-                f"Nearer the {'lower' if metric in report.smaller_is_better else 'upper'} left: more from less data.",
+                f"Nearer the {'lower' if metric in report.smaller_is_better else 'upper'} left: more from less data. "
+                "Contenders of one size stand beside each other, not on it.",
             )
             for metric in _two(report)
         ]
     cards.append(canvas.place(
         figures.cost_figure(report, "seconds"), "Seconds of one training run",
-        "Mean over seeds, logarithmic; validations that early stopping takes are counted.",
+        "Mean over seeds, on a logarithmic axis; validations that early stopping takes are counted.",
     ))  # fmt: skip
     cards.append(canvas.place(
-        figures.cost_figure(report, "KB"), "KB of training data", "What has to be stored to train so, logarithmic.",
+        figures.cost_figure(report, "KB"), "KB of training data", "What has to be stored to train so, on a logarithmic axis.",
     ))  # fmt: skip
     if not any(cards):
         return ""
@@ -177,21 +178,15 @@ def _strata(report, canvas):
         title, _, lead = words.kind_title(kind)
         if figures.leaves_out_strata(report, kind):
             lead = f"{lead} Strata marked small are in the tables alone.".strip()
+        spread = " with its 95% interval" if report.estimates else ""
         cards = [
             canvas.place(
                 figures.strata_figure(report, kind, metric),
                 _named(metric),
-                f"Mean of each contender from the coldest stratum to the warmest; {_better(report, metric)}.",
+                f"Mean of each contender{spread}, from the coldest stratum to the warmest; {_better(report, metric)}.",
             )
             for metric in by_metric
-        ] + [
-            canvas.place(
-                figures.gain_figure(report, kind, metric),
-                f"{_named(metric)}, {'less' if metric in report.smaller_is_better else 'per cent of'} {name}",
-                f"Each contender against {name} (the line); full marks differ from it by the corrected test.",
-            )
-            for metric in by_metric
-        ]
+        ] + [_gain_card(report, canvas, kind, metric) for metric in by_metric]
         folded = "".join(
             f"<h3>{escape(table.title)}</h3>{tables.to_html(table, colours)}" for table in by_metric.values()
         )
@@ -203,28 +198,48 @@ def _strata(report, canvas):
         )
 
 
+def _gain_card(report, canvas, kind, metric):
+    figure = figures.gain_figure(report, kind, metric)
+    if figure is None:
+        return ""
+    name = words.contender_name(report.reference)
+    smaller = metric in report.smaller_is_better
+    says = (
+        f"Each contender against {name} (the line) with its 95% interval; {'below' if smaller else 'above'} it is better; full "
+        "marks differ from it by the corrected test, open ones are not shown to."
+    )
+    if figures.is_cut(figure):
+        says += " Intervals that reach the upper edge go on beyond it."
+    return canvas.place(figure, f"{_named(metric)}, {'difference to' if smaller else 'per cent of'} {name}", says)
+
+
 def _grid(report, canvas):
     subject = tables.grid_subject(report)
     if subject is None:
         return ""
     name = words.contender_name(report.reference)
     alone = report.reference is None or report.reference.key == subject.key
+    counted = "rows" if any(stratum.users is None for stratum in report.grid) else "users"
+    lead = "From cold users, above, to warm ones; from cold items, left, to warm ones. Where nothing is drawn, there is no row."
+    if any(stratum.small for stratum in report.grid):
+        lead += " * marks cells that are too small for a statement; they are grey."
+    if not alone:
+        lead += f" A dash: nothing to compare with, {name} has 0 there. Intervals are in the tables."
     cards, folded = [], []
     for metric, table in tables.grid_tables(report).items():
         if alone:
-            title, says = _named(metric), f"Mean of {subject.label} in each cell, and its number of rows."
+            title, says = _named(metric), f"Mean of {subject.label} in each cell, and below it the number of {counted}."
         elif metric in report.smaller_is_better:
             title = f"{_named(metric)}, difference to {name}"
-            says = f"{subject.label} less {name}: below zero, blue, {subject.label} is better; below it the number of rows."
+            says = f"{subject.label} minus {name}: below zero, blue, it is better. Under it the number of {counted}."
         else:
             title = f"{_named(metric)}, per cent of {name}"
-            says = f"{subject.label} against {name}: above 100%, blue, it is better; below it the number of rows."
+            says = f"{subject.label} against {name}: above 100%, blue, it is better. Under it the number of {counted}."
         cards.append(canvas.place(figures.grid_figure(report, metric, subject), title, says))
         folded.append(f"<h3>{escape(table.title)}</h3>{tables.to_html(table)}")
     return _section(
         "Users by items",
-        "From cold users, above, to warm ones; from cold items, left, to warm ones. Cells without a number have nothing to "
-        "compare with: full data scores 0 there." if not alone else "",
+        lead,
         f'<div class="grid">{"".join(cards)}</div><details><summary>Tables</summary>{"".join(folded)}</details>',
     )
 
@@ -250,7 +265,7 @@ def _distillation(report, canvas):
     cards = canvas.place(
         figures.loss_figure(report),
         "Outer loss (nats)",
-        "Loss on real sequences after training on the summary, at each outer step.",
+        "Loss on real sequences after training on the summary: dots, each outer step; line, their running median.",
     ) + canvas.place(
         figures.validation_figure(report),
         f"{_named(metric)} on validation",
@@ -337,12 +352,14 @@ def _legend(report, switches=False):
             )
         else:
             chips.append(f"<span>{inside}</span>")
-    return f'<p class="legend">{"".join(chips)}</p>'
+    hint = '<small class="hint">A name shows or hides its line.</small>' if switches else ""
+    return f'<p class="legend">{"".join(chips)}{hint}</p>'
 
 
 def _section(title, lead, body):
     lead = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{lead}{body}</section>"
+    name = "-".join(re.findall(r"[a-z]+", title.lower()))
+    return f'<section id="{name}"><h2>{escape(title)}</h2>{lead}{body}</section>'
 
 
 def _items(sentences):
@@ -400,14 +417,14 @@ ul { padding-left: 1.2em; margin: .9em 0 0; color: var(--soft); font-size: .93re
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 .tile b { display: block; font-size: 1.55rem; line-height: 1.2; overflow-wrap: normal; }
 .tile span { display: block; font-size: .9rem; }
-.tile small { color: var(--soft); }
+.tile small { display: block; color: var(--soft); line-height: 1.4; margin-top: 2px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px;
   margin-bottom: 18px; }
 .pair { grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); }
 .card { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; min-width: 0;
   padding: 12px 12px 8px; }
 figcaption b { display: block; }
-figcaption span { color: var(--soft); font-size: .85rem; }
+figcaption span { display: block; color: var(--soft); font-size: .85rem; line-height: 1.4; }
 .plot { width: 100%; overflow: hidden; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; overflow-wrap: normal;
@@ -418,14 +435,15 @@ tbody tr:last-child > * { border-bottom: 0; }
 th:first-child { text-align: left; }
 th:first-child { position: sticky; left: 0; background: var(--card); }
 tbody th { font-weight: 500; white-space: normal; min-width: 8em; }
-thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
+thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; white-space: normal; }
 td small, thead small { display: block; color: var(--soft); font-weight: 400; }
 .mark { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 8px; }
 .legend { margin: 0 0 10px; font-size: .9rem; }
 .legend span { display: inline-block; margin-right: 18px; }
 .legend button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); cursor: pointer;
   border-radius: 999px; padding: 2px 11px; margin: 0 6px 6px 0; }
-.legend button[aria-pressed="false"] { opacity: .55; border-style: dashed; }
+.legend button[aria-pressed="false"] { opacity: .7; border-style: dashed; }
+.legend .hint { color: var(--soft); white-space: nowrap; }
 .legend i { font-style: normal; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--accent); font-weight: 600; padding: 4px 0; }
@@ -445,12 +463,15 @@ dd { margin: 0; color: var(--soft); }
   :root { --page: #ffffff; --card: #ffffff; --text: #1c2430; --soft: #5a6675; --line: #dfe3e8; --grid: #e6e9ed; }
   .card, .tile, tr, .lead, li { break-inside: avoid; }
   h2, h3, .lead, .legend, summary { break-after: avoid; }
-  .legend button[aria-pressed="false"] { display: none; }
+  .legend button[aria-pressed="false"], .legend .hint { display: none; }
   main { max-width: none; padding: 0; }
-  .grid, .pair { grid-template-columns: 1fr 1fr; }
+  .legend { break-inside: avoid; }
+  .grid, .pair { display: block; }
+  .card { display: inline-block; vertical-align: top; width: 48.5%; margin: 0 1% 10px 0; }
   .plot { display: flex; justify-content: center; }
   .scroll { overflow: visible; }
-  table { font-size: .56rem; }
+  table { font-size: .7rem; }
+  table.wide { font-size: .56rem; }
   th, td { padding: 3px; white-space: normal; }
   tbody th { min-width: 0; }
   th:first-child { position: static; }
@@ -463,7 +484,7 @@ _DRAW = """
 const places = document.querySelectorAll(".plot");
 let printing = false;
 function draw() {
-  const size = printing ? { width: 285 } : {};  // two beside each other on A4 and Letter
+  const size = printing ? { width: 305 } : {};  // two beside each other on A4 and Letter
   const style = getComputedStyle(document.documentElement);
   const colour = name => style.getPropertyValue("--" + name).trim();
   const axis = { gridcolor: colour("grid"), linecolor: colour("line"), tickcolor: colour("line"), zeroline: false };

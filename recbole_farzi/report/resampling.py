@@ -22,7 +22,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["FLIPS", "Sample", "bootstrap_means", "holm", "interval", "sample_of_rows", "sign_flip_p_values"]
+__all__ = [
+    "FLIPS",
+    "Sample",
+    "bootstrap_means",
+    "holm",
+    "interval",
+    "sample_of_rows",
+    "sign_flip_p_values",
+    "unanimous",
+    "unanimous_draws",
+]
 
 DRAWS = 2000
 """Of the bootstrap: the ends of a 95% interval are then the 50th draws from either side."""
@@ -98,6 +108,32 @@ def bootstrap_means(samples, seed, draws=DRAWS):
     return out + _seed_parts(samples, draws, rng)
 
 
+def unanimous(sample, value):
+    """Whether every user has one and the same mean in every run, which leaves a bootstrap nothing to vary; shape [M].
+
+    Args:
+        sample: :class:`Sample`.
+        value: that mean.
+    """
+    return (sample.sums == value * sample.counts).all(axis=(0, 2))
+
+
+def unanimous_draws(users, seed, draws=DRAWS):
+    """Draws of a share of which none was seen among some users, shape [B].
+
+    Resampling users of whom none was hit finds the interval 0 to 0, however few they are. These draws end where the exact
+    binomial interval does (Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of
+    the binomial", Biometrika 1934), at ``1 - 0.025^(1/n)``, about 3.7 / n: they are of the beta distribution (1, n). For
+    any number between 0 and 1 that was 0 for everyone this is an upper bound as well.
+
+    Args:
+        users: n.
+        seed: of the draws.
+        draws: B.
+    """
+    return np.random.default_rng(seed).beta(1, users, size=draws)
+
+
 def interval(draws, level=0.95):
     """Percentile interval of draws along their first axis.
 
@@ -151,10 +187,9 @@ def sign_flip_p_values(samples, pairs, seed, flips=FLIPS):
 def holm(p_values):
     """p-values corrected for their number: those below 0.05 hold together with probability 0.95 (Holm 1979).
 
-    Of the usual corrections Holm's asks least of the tests: nothing. Strata overlap (a row is in one of users, one of
-    items, one of the grid) and contenders share what they are compared with, so their tests depend on each other in ways
-    for which the Benjamini-Hochberg procedure promises nothing; and a report that says where somebody loses should
-    rather be wrong nowhere than in one place of twenty.
+    Of the usual corrections Holm's asks least of the tests: nothing. Strata share the runs that were trained, and contenders
+    what they are compared with, so their tests depend on each other in ways for which the Benjamini-Hochberg procedure
+    promises nothing; and a report that says where somebody loses should rather be wrong nowhere than in one place of twenty.
 
     Args:
         p_values: shape [n]; nan where there was no test.

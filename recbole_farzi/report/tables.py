@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 _LABEL_WIDTH = 28
+_WIDE = 6  # columns, from which on a page in print takes smaller letters
 
 
 class Cell(NamedTuple):
@@ -165,8 +166,7 @@ def strata_tables(report, metrics=None):
     for kind, strata in report.strata.items():
         columns = ["contender"]
         for stratum in strata:
-            size = f"{words.big_number(stratum.rows)} rows" if stratum.rows is not None else ""
-            columns.append(f"{stratum.label}\n{size}{' (small)' if stratum.small else ''}".strip())
+            columns.append(f"{stratum.label}\n{words.size_text(stratum)}".strip())
         tables[kind] = {
             metric: Table(
                 f"{words.metric_name(metric)}, {words.kind_title(kind)[1]}",
@@ -202,9 +202,8 @@ def grid_tables(report, metrics=None):
                     cells.append(Cell(words.MISSING))
                     continue
                 cell = _value_cell(report, subject, metric, "grid", number)
-                rows_here = f"{words.big_number(report.grid[number].rows)} rows"
-                small = " (small)" if report.grid[number].small else ""
-                cells.append(Cell(cell.text, "; ".join(part for part in (cell.aside, rows_here + small) if part)))
+                size = words.size_text(report.grid[number])
+                cells.append(Cell(cell.text, "; ".join(part for part in (cell.aside, size) if part)))
             rows.append(cells)
         columns = ["users \\ items", *(stratum.label for stratum in items)]
         out[metric] = Table(f"{words.metric_name(metric)} of {subject.label}, users by items", columns, rows)
@@ -311,7 +310,8 @@ def to_html(table, colours=None):
     heads = []
     for head in table.columns:
         first, _, rest = head.partition("\n")
-        heads.append(f'<th scope="col">{escape(first)}{small(rest)}</th>')
+        first = escape(first).replace("@", "<wbr>@")  # where a long name may break
+        heads.append(f'<th scope="col">{first}{small(rest)}</th>')
     rows = []
     for number, row in enumerate(table.rows):
         mark = f'<i class="mark" style="background:{escape(colours[number])}"></i>' if colours else ""
@@ -320,8 +320,9 @@ def to_html(table, colours=None):
             f"<td>{escape(cell.text)}{''.join(small(part) for part in cell.aside.split('; '))}</td>" for cell in row[1:]
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
+    wide = ' class="wide"' if len(table.columns) > _WIDE else ""
     return (
-        f'<div class="scroll"><table><thead><tr>{"".join(heads)}</tr></thead>'
+        f'<div class="scroll"><table{wide}><thead><tr>{"".join(heads)}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

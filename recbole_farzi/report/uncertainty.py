@@ -12,6 +12,8 @@ from recbole_farzi.report.resampling import (
     interval,
     sample_of_rows,
     sign_flip_p_values,
+    unanimous,
+    unanimous_draws,
 )
 
 __all__ = ["SMALL_STRATUM", "Estimate", "estimate"]
@@ -20,6 +22,7 @@ SMALL_STRATUM = 50
 """Strata with fewer rows than this are marked as small and not tested: one row moves a hit ratio there by 2 points or more."""
 
 _SEED = 20210713
+_SHARES = {"hit", "recall", "ndcg", "mrr", "map", "precision", "accuracy"}  # of each row from 0, nothing right, to 1
 
 
 class Estimate(NamedTuple):
@@ -31,24 +34,33 @@ class Estimate(NamedTuple):
         difference_low, difference_high: of the mean less the reference's.
         p: of equality with the reference, corrected for the number of tests beside it; None where there was no test.
         p_focus: the same of equality with the contender in focus.
+        p_alone, p_focus_alone: the same before any correction.
+        gap_low, gap_high: of the share of the gap from the undistilled start to the reference that is closed, in per
+            cent; None for an end that is not finite, and where there is no start.
     """
 
-    low: float
-    high: float
+    low: Optional[float]
+    high: Optional[float]
     ratio_low: Optional[float]
     ratio_high: Optional[float]
-    difference_low: float
-    difference_high: float
-    p: Optional[float]
-    p_focus: Optional[float]
+    difference_low: Optional[float]
+    difference_high: Optional[float]
+    p: Optional[float] = None
+    p_focus: Optional[float] = None
+    p_alone: Optional[float] = None
+    p_focus_alone: Optional[float] = None
+    gap_low: Optional[float] = None
+    gap_high: Optional[float] = None
 
 
-def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
+def estimate(arrays, contenders, row_metrics, kinds, reference, focus, start=None):
     """All estimates.
 
-    What a reader looks through for a metric is one family of tests, corrected together by Holm's method: every contender
-    on every stratum of every kind, against the reference; every contender on all rows, against the reference; and the
-    same two against the contender in focus. The metrics are not counted: they say nearly the same of the same rankings.
+    What answers one question is one family of tests, corrected together by Holm's method. "On which strata of this kind
+    does this contender differ from the reference?" is one, for each contender, kind (users, items, ...) and metric; "which
+    contenders differ from the reference on all rows?" is one for each metric; and the same two with the
+    contender in focus. Larger families could find nothing at all with the usual three runs: their part is of Student's t
+    with two degrees of freedom, of which 0.05 / 150 lies beyond 54 standard errors.
 
     Args:
         arrays: what ``rows.npz`` holds; see :mod:`recbole_farzi.results`.
@@ -57,6 +69,7 @@ def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
         kinds: kind of strata to the number of its strata.
         reference: key of the contender that others are compared with, or None.
         focus: key of the contender that is compared with each other one, or None.
+        start: key of the undistilled start, or None.
 
     Returns:
         dict from ``(kind, stratum, contender, metric)`` to :class:`Estimate`; everything is stratum 0 of kind ``all``.
@@ -66,41 +79,75 @@ def estimate(arrays, contenders, row_metrics, kinds, reference, focus):
     """
     places = [("all", 0)] + [(kind, number) for kind, count in kinds.items() for number in range(count)]
     numbers = {key: number for number, key in enumerate(contenders)}
+    shares = np.array([name.partition("@")[0] in _SHARES for name in row_metrics], dtype=bool)
     out = {}
-    tests = {}  # (what with, metric, whether of strata) to {(kind, stratum, contender): p}
+    tests = {}  # (what with, metric, kind, contender where a family is of one) to {(kind, stratum, contender): p}
     against = [(name, other) for name, other in (("p", reference), ("p_focus", focus)) if other is not None]
     pairs = [
         (name, number, numbers[other]) for name, other in against for number in range(len(contenders)) if number != numbers[other]
     ]
     # Were the smallest p-value that so many flips can give not well below 0.05 / tests, nothing could be found.
-    flips = max(FLIPS, 40 * (len(contenders) - 1) * (len(places) - 1))
+    flips = max(FLIPS, 40 * max(len(contenders), *kinds.values(), 1))
     for index, (kind, stratum) in enumerate(places):
         samples, rows = _samples(arrays, contenders, row_metrics, kind, stratum)
-        draws = bootstrap_means(samples, _SEED + index)
-        positive = np.all([(sample.sums >= 0).all(axis=(0, 2)) for sample in samples], axis=0)
-        draws = np.where(positive, np.maximum(draws, 0.0), draws)  # no mean of such a metric is below zero
-        low, high = interval(draws)
-        base = draws[:, [numbers[reference]]] if reference is not None else np.full_like(draws[:, :1], np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio_low, ratio_high = interval(np.where(base > 0, 100 * draws / base, np.inf))
-        difference_low, difference_high = interval(draws - base)
+        spread = _Spread(samples, shares, _SEED + index, numbers.get(reference), numbers.get(start) if kind == "all" else None)
         for contender in range(len(contenders)):
             for metric in range(len(row_metrics)):
-                at = contender, metric
-                out[kind, stratum, contenders[contender], row_metrics[metric]] = Estimate(
-                    float(low[at]), float(high[at]), _finite(ratio_low[at]), _finite(ratio_high[at]),
-                    float(difference_low[at]), float(difference_high[at]), None, None,
-                )  # fmt: skip
+                ends = {name: _finite(value[contender, metric]) for name, value in spread.ends.items()}
+                out[kind, stratum, contenders[contender], row_metrics[metric]] = Estimate(**ends)
         if rows < SMALL_STRATUM or not pairs:
             continue
         found = sign_flip_p_values(samples, [pair for _, *pair in pairs], _SEED + index, flips)
         for (name, first, _), values in zip(pairs, found):
+            alone = None if kind == "all" else first
             for metric, value in zip(row_metrics, values):
-                tests.setdefault((name, metric, kind != "all"), {})[kind, stratum, contenders[first]] = value
-    for (name, metric, _), family in tests.items():
-        for place, value in zip(family, holm(list(family.values()))):
-            out[(*place, metric)] = out[(*place, metric)]._replace(**{name: float(value)})
+                tests.setdefault((name, metric, kind, alone), {})[kind, stratum, contenders[first]] = float(value)
+    for (name, metric, _, _), family in tests.items():
+        for (place, value), corrected in zip(family.items(), holm(list(family.values()))):
+            p_values = {name: float(corrected), f"{name}_alone": value}
+            out[(*place, metric)] = out[(*place, metric)]._replace(**p_values)
     return out
+
+
+class _Spread:
+    """Ends of the intervals on one stratum, by the name of the :class:`Estimate`'s attribute, each of shape [C, M]."""
+
+    def __init__(self, samples, shares, seed, reference, start):
+        means = np.stack([sample.means.mean(axis=0) for sample in samples])
+        draws = bootstrap_means(samples, seed)
+        positive = np.all([(sample.sums >= 0).all(axis=(0, 2)) for sample in samples], axis=0)
+        draws = np.where(positive, np.maximum(draws, 0.0), draws)  # no mean of such a metric is below zero
+        none = np.stack([unanimous(sample, 0) & shares for sample in samples])
+        every = np.stack([unanimous(sample, 1) & shares for sample in samples])
+        for contender, metric in zip(*np.nonzero(none | every)):
+            unseen = unanimous_draws(len(samples[0].counts), [seed, int(contender), int(metric)])
+            draws[:, contender, metric] = unseen if none[contender, metric] else 1 - unseen
+        self.ends = dict(zip(("low", "high"), _around(means, *interval(draws))))
+        if reference is None:
+            absent = np.full_like(means, np.nan)
+            self.ends |= dict.fromkeys(("ratio_low", "ratio_high", "difference_low", "difference_high"), absent)
+            return
+        base = draws[:, [reference]]
+        nothing = none[reference] | (base <= 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = interval(np.where(nothing, np.inf, 100 * draws / base))
+            observed = np.where(means[reference] > 0, 100 * means / means[reference], np.nan)
+        self.ends |= dict(zip(("ratio_low", "ratio_high"), _around(observed, *ratios)))
+        differences = _around(means - means[reference], *interval(draws - base))
+        self.ends |= dict(zip(("difference_low", "difference_high"), differences))
+        if start is None:
+            return
+        direction = np.sign(means[start] - means[reference])
+        gap = (draws[:, [start]] - base) * direction
+        with np.errstate(divide="ignore", invalid="ignore"):
+            closed = 100 * (draws[:, [start]] - draws) * direction / gap
+        self.ends["gap_low"] = -interval(np.where(gap > 0, -closed, np.inf))[1]
+        self.ends["gap_high"] = interval(np.where(gap > 0, closed, np.inf))[1]
+
+
+def _around(value, low, high):
+    """An interval that holds its value; ends that are not finite stay as they are."""
+    return np.where(value < low, value, low), np.where(value > high, value, high)
 
 
 def _samples(arrays, contenders, row_metrics, kind, stratum):

@@ -7,6 +7,7 @@ __all__ = [
     "big_number",
     "contender_name",
     "gain_sentences",
+    "gap_range",
     "gap_sentences",
     "glossary",
     "headline",
@@ -23,6 +24,7 @@ __all__ = [
     "relative_range",
     "relative_text",
     "seconds_text",
+    "size_text",
     "spread_text",
     "strata_metrics",
     "strata_notes",
@@ -67,18 +69,19 @@ def unit(metric):
     return "nats" if metric == "crossentropy" else ""
 
 
-def metric_value(value):
-    """A metric in four decimals, as RecBole shows it; fewer from 100 on."""
+def metric_value(value, beside=None):
+    """A metric in four decimals, as RecBole shows it; fewer from 10 on. ``beside``: the value whose decimals it takes."""
     if value is None:
         return MISSING
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    size = abs(value if beside is None else beside)
+    return f"{value:.4f}" if size < 10 else f"{value:.2f}" if size < 100 else f"{value:,.1f}"
 
 
 def spread_text(statistic):
     """The 95% interval, ``0.0885-0.1080``; ``± sd`` over seeds where it is not known, nothing for a single run."""
     if statistic.low is not None:
-        return f"{metric_value(statistic.low)}–{metric_value(statistic.high)}"
-    return "" if statistic.sd is None else f"± {metric_value(statistic.sd)}"
+        return f"{metric_value(statistic.low, statistic.mean)}–{metric_value(statistic.high, statistic.mean)}"
+    return "" if statistic.sd is None else f"± {metric_value(statistic.sd, statistic.mean)}"
 
 
 def mean_and_spread(statistic):
@@ -129,6 +132,17 @@ def mark(report, contender, metric, kind=None, stratum=None):
 def contender_name(contender):
     """How the reference is called in a sentence."""
     return contender.label if contender is not None else "the reference"
+
+
+def size_text(stratum):
+    """How many test users a stratum has, and rows where some have several; the mark of those too small for a statement."""
+    if stratum.rows is None:
+        return ""
+    if stratum.users in (None, stratum.rows):
+        size = f"{big_number(stratum.rows)} {'rows' if stratum.users is None else 'users'}"
+    else:
+        size = f"{big_number(stratum.users)} users, {big_number(stratum.rows)} rows"
+    return f"{size} (small)" if stratum.small else size
 
 
 def big_number(value):
@@ -186,7 +200,7 @@ def headline(report):
     data, summary = report.part("data"), report.find("summary")
     where = " on ".join(str(report.results[name]) for name in ("model", "dataset") if report.results.get(name))
     if summary is None:
-        labels = [contender.label for contender in report.contenders]
+        labels = [c.label for c in report.contenders if c.key != "popularity"] or [c.label for c in report.contenders]
         if not report.results.get("model") and 0 < len(labels) <= 4:
             return f"{_listed(labels)} on {report.results.get('dataset') or 'test'}, from cold to warm"
         count = f"{len(labels)} way{'s' if len(labels) != 1 else ''} of training"
@@ -277,8 +291,9 @@ def gain_sentences(report):
     if reference is None or not report.estimates:
         return []
     subjects = [report.focus] if report.focus else [c for c in report.contenders if c.key != reference.key][:3]
-    metric, out = strata_metrics(report)[0], []
-    for subject in subjects:
+    metrics, out = strata_metrics(report), []
+    metrics = [metrics[0], *(metric for metric in metrics[1:] if metric == "crossentropy" and len(subjects) == 1)]
+    for subject, metric in ((subject, metric) for subject in subjects for metric in metrics):
         if subject.key == reference.key:
             continue
         for kind, strata in report.strata.items():
@@ -289,19 +304,25 @@ def gain_sentences(report):
                     continue
                 text = relative_text(report, subject, metric, kind, number)
                 sure = relative_range(report, subject, metric, kind, number)
-                amount = ", ".join(part for part in (text, sure) if part) or f"no per cent: {reference.label} has 0"
-                found[said].append(f"{stratum.label} ({amount})")
+                amount = f"{text} ({sure})" if text and sure else text or f"no per cent, {reference.label} has 0"
+                found[said].append(f"{stratum.label}: {amount}")
             parts = [
-                f"{word} for {_listed(found[said])}"
+                f"{word} for {', '.join(found[said])}"
                 for said, word in (("better", "better"), ("worse", "worse"), ("level", "not shown to differ"))
                 if found[said]
             ]
             if parts:
                 out.append(
-                    f"{subject.label} against {reference.label}, {kind_title(kind)[1]}, {metric_name(metric)}: "
+                    f"{subject.label} against {reference.label}, {kind_title(kind)[1]}, {metric_name(metric)} "
+                    f"({_compared_how(report, metric)}): "
                     f"{'; '.join(parts)}."
                 )
     return out
+
+
+def _compared_how(report, metric):
+    unit_or_none = f" in {unit(metric)}" if unit(metric) else ""
+    return f"difference{unit_or_none}, less is better" if metric in report.smaller_is_better else f"per cent of {contender_name(report.reference)}"
 
 
 def _listed(parts):
@@ -318,7 +339,9 @@ def unseen_sentences(report):
         if rows:
             out.append(
                 f"{big_number(rows)}{of_all} test rows are of {name} never seen in training: a model that knows "
-                f"{kind} by their ids alone cannot learn about them. They count in the whole and are a stratum of their own."
+                f"{kind} by their ids alone has learnt nothing of them"
+                + (", and ranks them at random. " if kind == "items" else ". ")
+                + "They count in the whole and are a stratum of their own."
             )
         elif report.strata.get(kind):
             out.append(f"No test row is of {name} never seen in training.")
@@ -332,10 +355,21 @@ def gap_sentences(report):
     closed = [(metric, report.gap_closed(summary, metric)) for metric in smaller]
     return [
         f"Distillation closes {percentage(share)} of the gap in {metric_name(metric)} between the undistilled start "
-        "and full data."
+        f"and full data{gap_range(report, summary, metric)}."
         for metric, share in closed
         if share is not None
     ]
+
+
+def gap_range(report, contender, metric):
+    """The 95% interval of the share of the gap that is closed, with what it is; empty where it is not known."""
+    ends = report.gap_closed_interval(contender, metric)
+    if ends is None:
+        return ""
+    low, high = ends
+    if low is None or high is None:
+        return " (95% interval unbounded: the gap itself is not sure)"
+    return f" (95% interval {percentage(low)} to {percentage(high)})"
 
 
 def notes(report):
@@ -347,7 +381,9 @@ def notes(report):
         out = [
             f"Ranges are 95% intervals of the mean over test users and seeds ({many} runs a contender): users are "
             "resampled 2,000 times, the runs' own spread is added by Student's t. Of a single run they cover the users "
-            "alone. Metrics of whole lists (coverage, Gini index) have none."
+            "alone. Where no user was hit, the end is that of the exact binomial interval. Metrics of whole lists "
+            "(coverage, Gini index) have no interval, and ± is the standard deviation over seeds. Intervals stand alone: they "
+            "are not widened for their number, as the tests' p-values are."
         ]
     else:
         out = [f"± is the sample standard deviation over seeds ({many} runs a contender); a single run has none."]
@@ -376,13 +412,13 @@ def notes(report):
 
 def strata_notes(report):
     """What must be said beside every table of strata."""
-    small = f"Strata of fewer than {SMALL_STRATUM} rows are marked small: too few for a statement, and not tested."
+    small = f"Strata of fewer than {SMALL_STRATUM} test rows are marked small: too few for a statement, and not tested."
     if not report.estimates:
         return f"Differences between strata are not tested for significance here. {small}"
     name = contender_name(report.reference)
     return (
-        f"▲ better and ▼ worse than {name}: paired randomisation test on the same users, corrected by Holm's method for "
-        f"all contenders and strata of a metric (0.05). No mark: not shown to differ. {small}"
+        f"▲ better and ▼ worse than {name}: paired randomisation test on the same users at 0.05, corrected by Holm's method "
+        f"for the strata of a kind, for each contender and metric alone. No mark: not shown to differ. {small}"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from recbole_farzi.report import figures
 from recbole_farzi.report.aggregate import aggregate
 
-from .invented import LEVELS, invented, invented_rows
+from .invented import LEVELS, averaged, invented, invented_rows
 
 
 def test_contenders_have_means_error_bars_and_their_colours():
@@ -60,7 +60,10 @@ def test_size_is_on_a_logarithmic_axis_that_holds_every_point():
     figure = figures.size_figure(aggregate(invented()), "hit@10")
     low, high = figure.layout.xaxis.range
     assert figure.layout.xaxis.type == "log"
-    assert [trace.x[0] for trace in figure.data] == [98114, 2550, 2550, 2550, 2550, 98114]
+    sizes = [98114, 2550, 2550, 2550, 2550, 98114]
+    places = [trace.x[0] for trace in figure.data]
+    assert places == pytest.approx(sizes, rel=0.3) and len(set(places)) == 6  # of one size beside each other
+    assert math.prod(places[1:5]) == pytest.approx(2550**4)
     assert all(low < math.log10(trace.x[0]) < high for trace in figure.data)
 
 
@@ -74,7 +77,8 @@ def test_log_ticks_enclose_the_numbers(low, high):
 def test_strata_run_from_cold_to_warm_with_their_rows():
     report = aggregate(invented())
     figure = figures.strata_figure(report, "items", "ndcg@10")
-    assert figure.layout.xaxis.ticktext[2] == "169-583<br>occurrences<br>43 rows (small)"
+    assert figure.layout.xaxis.ticktext[2] == "169-583<br>43 rows<br>(small)"
+    assert figure.layout.xaxis.title.text == "occurrences"
     summary = figure.data[1]
     values = [report.value(report.find("summary"), "ndcg@10", "items", number).mean for number in range(3)]
     assert summary.y == (*values[:2], None)  # of 43 rows nothing is said
@@ -90,13 +94,38 @@ def test_strata_that_are_all_small_are_drawn():
     assert None not in figures.strata_figure(report, "items", "ndcg@10").data[1].y
 
 
+def test_intervals_that_go_on_beyond_a_figure_are_said_to():
+    results, rows = invented_rows(invented(keys=("full", "summary")))
+    report = aggregate(results, rows)
+    plain = figures.gain_figure(report, "items", "hit@100")
+    assert not figures.is_cut(plain)
+    rows["all/full"][:, 0] = 0.0
+    rows["all/full"][0, 0, :30] = 1.0  # of three runs one hits somebody: per cent of it have no upper end
+    averaged(results, rows)
+    report = aggregate(results, rows)
+    summary = report.find("summary")
+    assert report.relative_interval(summary, "hit@10", "tail", 1)[1] is None
+    figure = figures.gain_figure(report, "tail", "hit@10")
+    (trace,) = [trace for trace in figure.data if trace.meta is not None]
+    top = figure.layout.yaxis.range[1]
+    assert figures.is_cut(figure) and trace.y[1] + trace.error_y.array[1] == pytest.approx(top)
+    assert all(y is None or y < top for y in trace.y)  # every mean is in the figure, whatever its size
+
+
+def test_costs_on_a_logarithmic_axis_are_points():
+    for what in ("seconds", "KB"):
+        figure = figures.cost_figure(aggregate(invented()), what)
+        assert figure.layout.xaxis.type == "log" and {trace.type for trace in figure.data} == {"scatter"}
+        assert len(figure.layout.xaxis.tickvals) <= 6
+
+
 def test_cells_of_which_nothing_is_said_have_no_colour_of_better_or_worse():
     results, rows = invented_rows(invented(keys=("full", "summary")))
     report = aggregate(results, rows)
     (heat,) = figures.grid_figure(report, "crossentropy", report.find("summary")).data
     small = [stratum.cell for stratum in report.grid if stratum.small]
     assert small and all(heat.z[row][column] == 0.0 for row, column in small)
-    assert all("small" in heat.text[row][column] for row, column in small)
+    assert all(heat.text[row][column].endswith("*") for row, column in small)
 
 
 def test_what_labels_share_stands_at_the_axis_once():

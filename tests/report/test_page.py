@@ -27,7 +27,7 @@ def figures_of(page):
 class Structure(HTMLParser):
     """Checks that elements close in order; collects tags and attributes."""
 
-    VOID = {"meta", "link", "br", "img"}
+    VOID = {"meta", "link", "br", "wbr", "img"}
 
     def __init__(self, text):
         super().__init__()

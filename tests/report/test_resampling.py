@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from recbole_farzi.report.resampling import (
     Sample,
@@ -12,6 +13,8 @@ from recbole_farzi.report.resampling import (
     interval,
     sample_of_rows,
     sign_flip_p_values,
+    unanimous,
+    unanimous_draws,
 )
 
 
@@ -143,3 +146,70 @@ def test_with_holm_a_family_of_tests_is_rarely_wrong_anywhere():
         uncorrected += min(p_values) < 0.05
         wrong += min(holm(p_values)) < 0.05
     assert wrong <= 6 and uncorrected >= 10  # of 5 that are expected, and of about 15
+
+
+# --- against scipy ----------------------------------------------------------------------------------------------------
+
+
+def test_intervals_of_means_and_ratios_are_scipys():
+    """Single runs, one row a user; the ends of two bootstraps of 4,000 draws differ by their own noise."""
+    rng = np.random.default_rng(31)
+    base = rng.random(150) < 0.3
+    other = np.where(rng.random(150) < 0.7, base, rng.random(150) < 0.2)
+    first, second = base.astype(float), other.astype(float)
+    draws = bootstrap_means([sample_of_rows(x[None, None], np.arange(150)) for x in (first, second)], 1, draws=4000)[:, :, 0]
+    common = {"n_resamples": 4000, "method": "percentile", "vectorized": True, "paired": True, "rng": np.random.default_rng(2)}
+    for own, statistic in (
+        (draws[:, 0], lambda x, y, axis: x.mean(axis)),
+        (draws[:, 1] - draws[:, 0], lambda x, y, axis: y.mean(axis) - x.mean(axis)),
+        (draws[:, 1] / draws[:, 0], lambda x, y, axis: y.mean(axis) / x.mean(axis)),
+    ):
+        theirs = stats.bootstrap((first, second), statistic, **common)
+        assert interval(own) == pytest.approx(tuple(theirs.confidence_interval), abs=0.4 * own.std())
+
+
+def test_p_values_are_scipys_with_ties():
+    """Most users are hit by both or by neither, so that most differences are zero."""
+    rng = np.random.default_rng(32)
+    first = (rng.random(200) < 0.15).astype(float)
+    second = np.where(rng.random(200) < 0.1, 1 - first, first)
+    samples = [sample_of_rows(x[None, None], np.arange(200)) for x in (first, second)]
+    own = sign_flip_p_values(samples, [(0, 1)], 3, flips=9999)[0, 0]
+    theirs = stats.permutation_test(
+        (first, second), lambda x, y, axis: x.mean(axis) - y.mean(axis), permutation_type="samples", vectorized=True,
+        n_resamples=9999, rng=np.random.default_rng(4),
+    ).pvalue  # fmt: skip
+    discordant, more = int((first != second).sum()), int((first > second).sum())
+    exact = stats.binomtest(more, discordant).pvalue  # McNemar's exact test: only who differs has a say
+    assert own == pytest.approx(exact, abs=0.02) and theirs == pytest.approx(exact, abs=0.02)
+
+
+def test_holm_leaves_what_a_closed_test_leaves():
+    """Holm's method is Bonferroni's in a closed test: a hypothesis falls where every set that holds it does."""
+    p_values = np.random.default_rng(33).random(6) ** 3
+    closed = [
+        max(
+            min(1.0, len(members) * p_values[list(members)].min())
+            for size in range(1, 7)
+            for members in itertools.combinations(range(6), size)
+            if number in members
+        )
+        for number in range(6)
+    ]
+    assert holm(p_values) == pytest.approx(closed)
+
+
+# --- nobody was hit, or everybody -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("users", [3, 50, 300])
+def test_where_nobody_was_hit_the_end_is_the_exact_binomial_one(users):
+    exact = stats.binomtest(0, users).proportion_ci(method="exact").high
+    assert interval(unanimous_draws(users, 1, draws=20_000))[1] == pytest.approx(exact, rel=0.05)
+
+
+def test_who_is_unanimous():
+    sums = np.zeros((2, 3, 4))
+    sums[:, 1], sums[1, 2, 3] = [1, 2, 1, 1], 1
+    sample = Sample(sums, np.array([1, 2, 1, 1]))
+    assert unanimous(sample, 0).tolist() == [True, False, False] and unanimous(sample, 1).tolist() == [False, True, False]

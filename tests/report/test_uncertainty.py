@@ -42,7 +42,7 @@ def test_a_model_that_is_good_on_cold_items_only_is_found_to_be_so(planted):
         cells = {stratum.cell: number for number, stratum in enumerate(planted.grid)}
         assert planted.against_reference(summary, metric, "grid", cells[0, 0]) == "better"
         assert planted.against_reference(summary, metric, "grid", cells[0, 1]) == "level"
-    (sentence,) = [s for s in words.gain_sentences(planted) if "items by occurrences" in s]
+    (sentence,) = [s for s in words.gain_sentences(planted) if "items by occurrences, nDCG@10" in s]
     assert "better for 1-5 occurrences" in sentence and "not shown to differ for 6-90 occurrences" in sentence
 
 
@@ -80,23 +80,44 @@ def test_small_strata_are_not_tested():
     assert report.against_reference(report.find("summary"), "hit@10", "items", 2) is None
 
 
-def test_p_values_are_corrected_for_the_number_of_contenders_and_strata(monkeypatch):
-    """By hand: one family for a metric and what it is compared with, on all rows and on all strata."""
+def test_p_values_are_corrected_for_what_answers_one_question(monkeypatch):
+    """By hand: of strata, those of a kind for one contender; on all rows, the contenders."""
     results, rows = invented_rows(invented(strata=strata()), cold_gain=0.05)
-    corrected = aggregate(results, rows).estimates
-    monkeypatch.setattr(uncertainty, "holm", lambda p: np.asarray(p, dtype=float))
-    plain = aggregate(results, rows).estimates
+    estimates = aggregate(results, rows).estimates
     changed = 0
     for name, alone in (("p", "full"), ("p_focus", "summary")):
         for metric in results["metrics"]:
-            for whole in (True, False):
-                family = [at for at in plain if at[3] == metric and at[2] != alone and (at[0] == "all") == whole]
-                assert len(family) == 5 * (1 if whole else 2 + 2 + 2 + 4)
-                before, after = ([getattr(estimates[at], name) for at in family] for estimates in (plain, corrected))
+            others = [at for at in estimates if at[3] == metric and at[2] != alone]
+            families = [[at for at in others if at[0] == "all"]]
+            families += [
+                [at for at in others if at[0] == kind and at[2] == contender]
+                for kind in ("users", "items", "tail", "grid")
+                for contender in {at[2] for at in others}
+            ]
+            assert sorted({len(family) for family in families}) == [2, 4, 5]
+            for family in families:
+                before = [getattr(estimates[at], f"{name}_alone") for at in family]
+                after = [getattr(estimates[at], name) for at in family]
                 assert after == holm(before).tolist()
                 changed += sum(p != q for p, q in zip(before, after))
     assert changed > 100
-    assert all(estimates["all", 0, "full", "hit@10"].p is None for estimates in (plain, corrected))
+    assert estimates["all", 0, "full", "hit@10"].p is None
+
+
+def test_a_loss_of_three_runs_is_found_however_many_contenders_there_are():
+    """What families of all contenders and strata together could not: of Student's t with two degrees of freedom, 0.05 / 150 is out of reach."""
+    users, keys, kinds = 720, ["full", "summary", *(f"c{n}" for n in range(6))], {"users": 3, "items": 4, "tail": 3, "grid": 12}
+    rng = np.random.default_rng(23)
+    base = rng.normal(size=users)
+    runs = base + 0.3 * rng.normal(size=(3, users)) + 0.03 * rng.normal(size=(3, 1))
+    arrays = {f"all/{key}": (runs + 0.3 * rng.normal(size=(3, users)) + 0.03 * rng.normal(size=(3, 1)))[:, None] for key in keys}
+    arrays |= {"all/users": np.arange(users), **{f"{kind}/stratum": np.arange(users) % n for kind, n in kinds.items()}}
+    arrays["all/summary"][:, :, arrays["items/stratum"] == 0] -= 1.0
+    found = uncertainty.estimate(arrays, keys, ["m"], kinds, "full", "summary")
+    assert found["items", 0, "summary", "m"].p < 0.05
+    every = holm([e.p_alone for at, e in found.items() if at[0] != "all" and e.p_alone is not None])
+    assert len(every) == 7 * 22 and min(every) > 10 * found["items", 0, "summary", "m"].p_alone
+    assert all(found["items", n, "summary", "m"].p > 0.05 for n in (1, 2, 3))
 
 
 def test_many_contenders_and_strata_leave_room_for_findings():
@@ -118,6 +139,72 @@ def test_corrected_p_values_are_not_below_those_of_fewer_strata():
         for number in range(2):
             one, other = (r.estimate(r.find("random"), metric, "users", number).p for r in (every, few))
             assert one >= other - 1e-12
+
+
+# --- the edges --------------------------------------------------------------------------------------------------------
+
+
+def no_hits(report_of, *keys):
+    """Invented results and rows where nobody is hit by some contenders."""
+    results, rows = invented_rows(invented(keys=(*KEYS, "popularity"), strata=strata()))
+    for key in keys:
+        rows[f"all/{key}"][:, :4] = 0.0
+    averaged(results, rows)
+    return report_of(results, rows)
+
+
+def test_a_contender_that_hits_nobody_may_yet_hit_somebody():
+    report = no_hits(aggregate, "random", "popularity")
+    for key in ("random", "popularity"):  # of three runs and of one
+        found, number = report.estimate(report.find(key), "hit@100", "items", 0), report.strata["items"][0].rows
+        assert found.low == 0 and found.high == pytest.approx(3.69 / number, rel=0.25)
+        assert found.ratio_low == 0 and 0 < found.ratio_high < 100
+        assert found.difference_low < found.difference_high < 0
+        assert report.against_reference(report.find(key), "hit@100", "items", 0) == "worse"
+
+
+def test_where_full_data_hits_nobody_there_is_no_per_cent_and_a_difference():
+    report = no_hits(aggregate, "full", "random")
+    summary, random = report.find("summary"), report.find("random")
+    for key in (summary, random, report.reference):
+        assert report.relative(key, "hit@10", "items", 0) is None
+        assert report.estimate(key, "hit@10", "items", 0).ratio_high is None
+    assert report.against_reference(summary, "hit@10", "items", 1) == "better"
+    equal = report.estimate(random, "hit@10", "items", 0)
+    assert equal.p == 1 and equal.difference_low < 0 < equal.difference_high
+    assert report.against_reference(random, "hit@10", "items", 0) == "level"
+
+
+def test_rare_hits_in_small_strata_are_covered():
+    """One user in fifty is hit, of fifty users: bootstrap draws alone cover that in 64 of 100 strata, since many have no hit."""
+    rng, covered, alone = np.random.default_rng(24), 0, 0
+    for trial in range(60):
+        hits = (rng.random((1, 1, 50)) < 0.02).astype(float)
+        arrays = {"all/users": np.arange(50), "all/c": hits}
+        found = uncertainty.estimate(arrays, ["c"], ["hit@10"], {}, None, None)["all", 0, "c", "hit@10"]
+        other = uncertainty.estimate(arrays, ["c"], ["unheardof@10"], {}, None, None)["all", 0, "c", "unheardof@10"]
+        covered += found.low <= 0.02 <= found.high
+        alone += other.low <= 0.02 <= other.high
+    assert covered >= 55 and alone <= 48
+
+
+def test_the_share_of_the_gap_has_an_interval():
+    results, rows = invented_rows(invented(keys=("full", "summary", "start"), strata=strata()))
+    report = aggregate(results, rows)
+    low, high = report.gap_closed_interval(report.find("summary"), "crossentropy")
+    assert low < report.gap_closed(report.find("summary"), "crossentropy") < high
+    assert report.gap_closed_interval(report.find("start"), "crossentropy") == (0, 0)
+    assert report.gap_closed_interval(report.reference, "crossentropy") == pytest.approx((100, 100))
+    (sentence,) = words.gap_sentences(report)
+    assert f"(95% interval {words.percentage(low)} to {words.percentage(high)})." in sentence
+
+
+def test_no_interval_of_a_gap_that_may_not_be_there():
+    results, rows = invented_rows(invented(keys=("full", "summary", "start"), strata=strata()))
+    rows["all/start"][:, 4] = rows["all/full"][:, 4] + np.random.default_rng(2).normal(0.001, 1, rows["all/full"][:, 4].shape)
+    averaged(results, rows)
+    report = aggregate(results, rows)
+    assert None in report.gap_closed_interval(report.find("summary"), "crossentropy")
 
 
 def test_the_same_rows_give_the_same_numbers():
