@@ -256,7 +256,7 @@ def _check_objective(outer, pool, read):
     if outer.objective != "meta" and outer.unroll == "random":
         raise OptionError(
             f"farzi_unroll=random says which steps of an inner loop are differentiated, for farzi_objective=meta; with "
-            f"farzi_objective={outer.objective} leave it at last"
+            f"farzi_objective={outer.objective} leave it at windows"
         )
     if outer.objective != "trajectory":
         return
