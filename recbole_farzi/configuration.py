@@ -24,6 +24,7 @@ from recbole_farzi.options import option_names
 __all__ = ["build_config", "parse_overrides", "properties_directory"]
 
 _READS = re.compile(r"""config\[\s*f?["'](\w+)["']\s*\]|config\.get\(\s*["'](\w+)["']|["'](\w+)["'] (?:not )?in (?:self\.)?config\b""")
+_LONGEST_FILE = 2**18  # characters of a property file
 _RUNTIME = {"model", "dataset", "config_files", "local_rank", "nproc", "world_size", "offset", "ip", "port", "device"}
 
 
@@ -96,8 +97,8 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
     files = [Path(file) for file in config_files]
     given = [read_yaml(file) for file in files]
     merged = {key: value for content in given for key, value in content.items()} | overrides
-    model = model or merged.get("model") or "SASRec"
-    dataset = dataset or merged.get("dataset") or "ml-100k"
+    model = _first_given(model, merged.get("model"), "SASRec")
+    dataset = _first_given(dataset, merged.get("dataset"), "ml-100k")
     model_class = resolve_model(model)
     _check_dataset_name(dataset)
     own = properties_directory()
@@ -134,6 +135,11 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
     return config, model_class
 
 
+def _first_given(*values):
+    """The first that is not None: an empty text, as from a variable of the shell that is not set, is not the default."""
+    return next(value for value in values if value is not None)
+
+
 class _PlainLoader(yaml.SafeLoader):
     """YAML's safe loader, which also refuses an option given twice, and aliases: a few lines of them can stand for gigabytes."""
 
@@ -153,7 +159,13 @@ class _PlainLoader(yaml.SafeLoader):
 
 def read_yaml(path):
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OptionError(f"property file {path} is no plain file, and is read more than once; write one")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST_FILE + 1)
+        if len(text) > _LONGEST_FILE:
+            raise OptionError(f"property file {path} is longer than {_LONGEST_FILE:,} characters, as none of options is")
+        content = yaml.load(text, Loader=_PlainLoader)
     except OSError as error:
         raise OptionError(f"cannot read property file {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: its encoding, a date, a number too long

@@ -47,6 +47,8 @@ def alone_in(*places):
 
 def _lock_file(place):
     place = Path(os.path.abspath(place))
+    if not place.name:
+        raise StorageError(f"{place} cannot be written by a run; give a folder in it")
     return place.with_name(f".{place.name}.lock")
 
 

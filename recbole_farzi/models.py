@@ -41,7 +41,7 @@ def resolve_model(model, sequential=True):
             sys.path.insert(0, os.getcwd())  # as for any script: the console command has its own folder there
         try:
             found = getattr(importlib.import_module(module), name)
-        except Exception as error:  # the module is the user's: it may fail in any way
+        except (Exception, SystemExit) as error:  # the module is the user's: it may fail in any way
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ModelError(f"cannot import model {model}: {reason}") from error
     else:

@@ -1,6 +1,7 @@
 """``run_farzi.py`` and :func:`run_farzi`: the whole job from the command line or from Python."""
 
 import argparse
+import signal
 import sys
 import time
 import warnings
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from recbole_farzi.errors import FarziError, OptionError
+from recbole_farzi.signals import ending_signals
 
 __all__ = ["main", "run_farzi", "run_students"]
 
@@ -49,11 +51,13 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
     with alone_in(*places(config, options, model_class), Path(config["checkpoint_dir"]) / "farzi"):
         with interruptible(lambda: "while reading the data"):
             experiment = Experiment.prepare(config, options, model_class)
-        trainer = experiment.distil()
+        with interruptible(lambda: "while preparing the distillation"):  # its stages know better
+            trainer = experiment.distil()
         with interruptible(lambda: "while writing the summary"):
             hard = trainer.summary.hard(options.output.hard_samples, config["seed"])
             folder = experiment.emit(hard)
-        compared, rows = experiment.compare(experiment.contenders())
+        with interruptible(lambda: "while comparing the contenders"):
+            compared, rows = experiment.compare(experiment.contenders())
         with interruptible(lambda: "while writing the report"):
             results = experiment.results(compared)
             render(results, experiment.report, rows)
@@ -203,6 +207,9 @@ def parse_arguments(arguments):
     parser.add_argument("--budget", metavar="TIME", help="a time, such as 30m: the largest size of the study that fits; the number of a size; or tiny")
     trust, arguments = _switch("trust_checkpoint", arguments)
     known, rest = parser.parse_known_args(arguments)
+    for name in ("report", "study"):
+        if getattr(known, name) == "":
+            raise OptionError(f"--{name} is empty: give its {'folder' if name == 'report' else 'name'}")
     files = [name for text in known.config_files for name in text.split()]
     overrides = parse_overrides(rest)
     given = [name for name in ("cold_start", "report", "students", "study") if getattr(known, name)]
@@ -240,40 +247,46 @@ def _switch(name, arguments):
 
 
 def main(arguments=None):
-    """Command line entry; returns the exit code: 0, or 1 after one line on standard error, or 130 when interrupted."""
+    """Command line entry; returns the exit code: 0, or 1 after one line on standard error, or, when it was ended from outside,
+    128 and the signal's number (130 for Ctrl-C)."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # RecBole's, about torch.cuda.amp
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    try:
-        given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        models, settings = given.models, (given.dataset, given.config_files, given.overrides)
-        if given.report:
-            remake_report(given.report)
-        elif given.cold_start:
-            report_on(given.cold_start, given.config_files, given.overrides, given.trust_checkpoint)
-        elif given.study:
-            run_one_study(given)
-        elif given.students:
-            run_students(models or [None], given.students, *settings)
-        elif len(models) > 1:
-            raise OptionError(f"-m {' '.join(models)}: several models distil only for --students")
-        else:
-            run_farzi(models[0] if models else None, *settings)
-    except FarziError as error:
-        print(f"run_farzi: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interrupt:
-        print(f"run_farzi: interrupted{f' {where}' if (where := str(interrupt)) else ''}; {_GO_ON}", file=sys.stderr)
-        return 130
-    except (MemoryError, RuntimeError) as error:
-        from recbole_farzi.memory import is_out_of_memory
+    with ending_signals() as came:
+        try:
+            _run(parse_arguments(sys.argv[1:] if arguments is None else arguments))
+        except FarziError as error:
+            print(f"run_farzi: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as interrupt:
+            what = f"ended by {came[0].name}" if came else "interrupted"
+            print(f"run_farzi: {what}{f' {where}' if (where := str(interrupt)) else ''}; {_GO_ON}", file=sys.stderr)
+            return 128 + (came[0] if came else signal.SIGINT)
+        except (MemoryError, RuntimeError) as error:
+            from recbole_farzi.memory import is_out_of_memory
 
-        if not is_out_of_memory(error):
-            raise
-        print(
-            "run_farzi: not enough memory; lower farzi_sequences, farzi_length, farzi_inner_batch_size, "
-            "farzi_outer_batch_size or eval_batch_size, or set farzi_checkpoint_every=-1",
-            file=sys.stderr,
-        )
-        return 1
+            if not is_out_of_memory(error):
+                raise
+            print(
+                "run_farzi: not enough memory; lower farzi_sequences, farzi_length, farzi_inner_batch_size, "
+                "farzi_outer_batch_size or eval_batch_size, or set farzi_checkpoint_every=-1",
+                file=sys.stderr,
+            )
+            return 1
     return 0
 
+
+def _run(given):
+    """Do what the command line asks for."""
+    models, settings = given.models, (given.dataset, given.config_files, given.overrides)
+    if given.report:
+        remake_report(given.report)
+    elif given.cold_start:
+        report_on(given.cold_start, given.config_files, given.overrides, given.trust_checkpoint)
+    elif given.study:
+        run_one_study(given)
+    elif given.students:
+        run_students(models or [None], given.students, *settings)
+    elif len(models) > 1:
+        raise OptionError(f"-m {' '.join(models)}: several models distil only for --students")
+    else:
+        run_farzi(models[0] if models else None, *settings)

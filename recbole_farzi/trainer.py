@@ -121,7 +121,9 @@ class FarziTrainer(RowTrainer):
             show_progress,
         )  # fmt: skip
         fingerprint = self.identity.fingerprint
-        self.start = self._choose_start(sequences, counts, valid_data, directory / f"start-{fingerprint}.json" if saved else None)
+        with interruptible(lambda: "while choosing the start"):
+            choice = directory / f"start-{fingerprint}.json" if saved else None
+            self.start = self._choose_start(sequences, counts, valid_data, choice)
         distiller = Distiller(
             student,
             judge,

@@ -100,8 +100,9 @@ def test_folders_that_are_removed_between_stages(arguments, workplace, monkeypat
     assert (workplace / "out" / "tiny-farzi" / "recipe.json").is_file()
 
 
-def test_ctrl_c_is_one_line_that_says_where(arguments, workplace):
-    """SIGINT to a process in the middle of distillation."""
+@pytest.mark.parametrize("kind, what", [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended by SIGTERM")])
+def test_ctrl_c_is_one_line_that_says_where(arguments, workplace, kind, what):
+    """A signal to a process in the middle of distillation."""
     arguments = [a for a in arguments if not a.startswith(("--farzi_outer_steps", "--farzi_eval_step"))] + ["--farzi_outer_steps=100000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "run_farzi.py"), *arguments, "--farzi_eval_step=100000"]
@@ -111,9 +112,9 @@ def test_ctrl_c_is_one_line_that_says_where(arguments, workplace):
     while not list((workplace / "saved").glob("farzi/distillation-*.pt")) and time.monotonic() < give_up:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     _, error = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert error.count("\n") == 1 and error.startswith("run_farzi: interrupted while distilling, in outer step "), error
+    assert process.returncode == 128 + kind
+    assert error.count("\n") == 1 and error.startswith(f"run_farzi: {what} while distilling, in outer step "), error
     assert "saved up to step" in error and "the same command (without farzi_fresh) goes on from here" in error
     assert not list(workplace.rglob(".*.lock"))
