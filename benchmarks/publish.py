@@ -41,7 +41,7 @@ def readme_block(results, rows, record):
     strata = [tables[metric] for tables in strata_tables(few, [metric]).values() if metric in tables]
     parts = [
         BEGIN,
-        f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M` and its bias.)",
+        f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M`, its bias and the items of the histories.)",
         f"![The report of this run]({record}/report.png)",
         to_markdown(values_table(report)),
         to_markdown(comparison_table(report)),
