@@ -57,8 +57,9 @@ CELLS = (
     Cell("3.10", "1.26.4", "2.0.3", "2.4.0"),
     Cell("3.12", "2.4.6", "2.3.3", "2.6.0"),
     Cell("3.10", "2.2.6", "2.3.3", "2.10.0"),
-    Cell("3.11", "1.26.4", "3.1.1", "2.9.1"),
+    Cell("3.11", "1.26.4", "3.0.6", "2.9.1"),
     Cell("3.13", "2.4.6", "3.1.1", "2.14.1"),
+    Cell("3.11", "1.26.4", "3.1.1", "2.13.0"),
     Cell("3.10", "2.2.6", "3.1.1", "2.13.0"),
     Cell("3.13", "1.26.4", "2.3.3", "2.13.0"),
     Cell("3.13", "2.4.6", "3.1.1", "2.4.0"),
@@ -90,6 +91,9 @@ def make(cell, folder):
 def _why(told):
     """What pip says is in the way, in a line."""
     lines = [line.removeprefix("ERROR: ").strip() for line in told.splitlines() if "requires a different" not in line]
+    if "The conflict is caused by:" in lines:
+        causes = lines[lines.index("The conflict is caused by:") + 1 :]
+        return "; ".join(causes[: causes.index("")] if "" in causes else causes)[:300]
     telling = [line for line in lines if "No matching distribution" in line or line.startswith("Cannot install")]
     return (telling or [line for line in lines if line] or ["pip fails"])[0][:200].replace(str(ROOT), "recbole-farzi")
 
@@ -117,7 +121,7 @@ def try_out(python, folder, tests):
     return {"outcome": outcome, "versions": found, **counts, "failures": wrong}
 
 
-def run(cell, folder, tests):
+def run(cell, folder, tests, commit):
     """Everything about one cell."""
     begun = time.monotonic()
     try:
@@ -127,7 +131,7 @@ def run(cell, folder, tests):
         shutil.rmtree(folder, ignore_errors=True)
     return {
         **cell._asdict(), **result, "minutes": round((time.monotonic() - begun) / 60, 1), "date": date.today().isoformat(),
-        "commit": _commit(), "system": f"{platform.system()} {platform.machine()}", "tests": list(tests),
+        "commit": commit, "system": f"{platform.system()} {platform.machine()}", "tests": list(tests),
     }  # fmt: skip
 
 
@@ -167,11 +171,11 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / ".matrix", help="where environments are made, and removed")
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
-    record = read_json(RECORD) if RECORD.is_file() else {}
+    record, commit = read_json(RECORD) if RECORD.is_file() else {}, _commit()  # before the record is part of what differs
     for cell in () if given.table else CELLS:
         asked = any(cell.name.startswith(name) for name in given.only)
         if asked if given.only else cell.name not in record:
-            record[cell.name] = run(cell, given.folder / cell.name, given.tests)
+            record[cell.name] = run(cell, given.folder / cell.name, given.tests, commit)
             write_json(RECORD, record)
             publish(record)
             print(table(record).splitlines()[2 + CELLS.index(cell)], flush=True)
