@@ -77,14 +77,14 @@ def make(cell, folder):
     constraints.write_text(f"numpy=={cell.numpy}\npandas=={cell.pandas}\ntorch=={cell.torch}\n")
     subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--no-compile", "--only-binary=:all:", "-c", str(constraints)]
+    install = [str(python), "-m", "pip", "install", "--no-compile", "--only-binary=:all:", "-c", str(constraints)]
     steps = [[*install, f"{ROOT}[test]"]]
     if tuple(map(int, cell.python.split("."))) >= (3, 12):
         steps.append([*install, "--no-deps", "recbole>=1.2.0,<1.3"])
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
         if done.returncode:
-            return None, _why(done.stderr)
+            return None, _why(done.stdout + done.stderr)
     return python, None
 
 

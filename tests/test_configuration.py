@@ -1,5 +1,6 @@
 """Options from files and overrides to RecBole's Config: who wins, what is refused, and in which words."""
 
+import os
 import sys
 import textwrap
 
@@ -236,7 +237,9 @@ def test_imported_things_that_are_no_model_are_refused(workplace, model):
         build_config(model, "tiny")
 
 
-@pytest.mark.parametrize("content", ["def broken(:\n", "1 / 0\n", "raise SystemError('two\\nlines')\n"])
+@pytest.mark.parametrize(
+    "content", ["def broken(:\n", "1 / 0\n", "raise SystemError('two\\nlines')\n", "import sys\nsys.exit(3)\n"]
+)
 def test_a_module_that_fails_when_imported_is_one_line(workplace, monkeypatch, content):
     (workplace / "broken_models.py").write_text(content)
     monkeypatch.syspath_prepend(workplace)
@@ -306,6 +309,23 @@ def test_a_missing_property_file_is_named(workplace):
         build_config("SASRec", "tiny", ["nosuch.yaml"])
     with pytest.raises(OptionError, match="cannot read property file .*: Is a directory"):
         build_config("SASRec", "tiny", [workplace])
+
+
+def test_a_property_file_of_a_gigabyte_is_not_read_to_its_end(workplace):
+    """A file with a hole: NUL bytes that take no room on the disk."""
+    with open(workplace / "huge.yaml", "wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(OptionError, match="property file huge.yaml is longer than 262,144 characters"):
+        build_config("SASRec", "tiny", ["huge.yaml"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_what_can_be_read_once_is_no_property_file(workplace):
+    """A pipe that nobody writes to: opening it would wait for ever."""
+    os.mkfifo(workplace / "pipe.yaml")
+    for name in ("pipe.yaml", os.devnull):
+        with pytest.raises(OptionError, match=f"property file {name} is no plain file"):
+            build_config("SASRec", "tiny", [name])
 
 
 # --- datasets, RecBole's own refusals, device -------------------------------------------------------------------------

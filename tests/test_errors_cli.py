@@ -88,6 +88,24 @@ def test_options_that_make_no_sense(fails, arguments, argument, line):
     assert line in fails([a for a in arguments if not a.startswith(name + "=")] + [argument])
 
 
+@pytest.mark.parametrize(
+    "empty, line",
+    [
+        (["-d", ""], "dataset name '' must be a plain name"),
+        (["-m", ""], "RecBole has no model named ''"),
+        (["--report", ""], "--report is empty: give its folder"),
+        (["--study", ""], "--study is empty: give its name"),
+    ],
+)
+def test_an_empty_name_is_not_the_default(fails, empty, line):
+    """As from a variable of the shell that is not set."""
+    assert fails(empty).startswith(line)
+
+
+def test_the_root_is_no_place_for_a_summary(fails, arguments):
+    assert fails([a for a in arguments if "farzi_output_path" not in a] + ["--farzi_output_path=/"]).startswith("/ cannot be written")
+
+
 def test_a_missing_and_a_broken_property_file(fails, arguments, workplace):
     assert "cannot read property file nosuch.yaml" in fails([*arguments, "--config_files", "nosuch.yaml"])
     (workplace / "broken.yaml").write_text("epochs: [1\n")
