@@ -76,10 +76,17 @@ def render_again(directory):
         ``(results, rows)``.
 
     Raises:
-        DataError, StorageError: as for :func:`render` and :func:`read_saved`.
+        DataError, StorageError: as for :func:`render` and :func:`read_saved`, and where a file was changed by hand into
+            something that no report can be made of.
     """
+    from recbole_farzi.errors import DataError
+
     results, rows = read_saved(directory)
-    render(results, directory, rows)
+    try:
+        render(results, directory, rows)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"results.json or rows.npz in {directory} is not as a run writes it ({why:.200})") from error
     return results, rows
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from recbole_farzi.errors import DataError, StorageError
-from recbole_farzi.report import render, terminal_table
+from recbole_farzi.report import render, render_again, terminal_table
 
 from .invented import invented
 
@@ -27,6 +27,27 @@ def test_report_is_made_again_from_its_own_json(tmp_path):
     second = render(json.loads(first["results.json"].read_text(encoding="utf-8")), tmp_path / "second")
     for name in NAMES:
         assert first[name].read_bytes() == second[name].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "where, value",
+    [
+        (["distillation"], "<script>"), (["pool"], -1), (["metrics"], 5), (["contenders", 0, "events"], []),
+        (["contenders", 1, "bytes"], 10**400), (["strata", "items", 1, "users"], "text"), (["strata", "users", 0, "users"], {"a": 1}),
+        (["distillation", "validations", 1, "metrics"], "text"), ([], []), ([], None),
+    ],
+)  # fmt: skip
+def test_results_that_were_changed_by_hand_are_one_line(tmp_path, where, value):
+    whole = {"it": invented()}
+    part, path = whole, ["it", *where]
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    (tmp_path / "results.json").write_text(json.dumps(whole["it"]), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        render_again(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json"}
 
 
 def test_render_writes_through_the_function_given(tmp_path):
