@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 
 from recbole_farzi.errors import FarziError, OptionError
 from recbole_farzi.signals import ending_signals
+from recbole_farzi.terminal import say
 
 __all__ = ["main", "run_farzi", "run_students"]
 
@@ -62,7 +63,7 @@ def run_farzi(model=None, dataset=None, config_file_list=(), config_dict=None):
             results = experiment.results(compared)
             render(results, experiment.report, rows)
     if config["show_progress"]:
-        print("\n" + terminal_table(results, rows))
+        say("\n" + terminal_table(results, rows))
     experiment.logger.info(set_color("Report", "pink") + f": {experiment.report / 'report.html'}")
     experiment.logger.info(set_color("Time", "pink") + f": {(time.perf_counter() - begun) / 60:.1f} minutes")
     return {"results": results, "summary": trainer.summary, "summary_path": folder, "report_path": experiment.report}
@@ -114,8 +115,8 @@ def run_one_study(given):
     results, folder = run_study(
         given.study[0], model, given.dataset, given.config_files, overrides, jobs, budget, command_line() or ""
     )
-    print((folder / "study.md").read_text(encoding="utf-8"))
-    print(f"{results['done']} of {results['total']} trials. Table, CSV and figure: {folder}")
+    say((folder / "study.md").read_text(encoding="utf-8"))
+    say(f"{results['done']} of {results['total']} trials. Table, CSV and figure: {folder}")
 
 
 def remake_report(directory):
@@ -123,8 +124,8 @@ def remake_report(directory):
     from recbole_farzi.report import render_again, terminal_table
 
     results, rows = render_again(directory)
-    print(terminal_table(results, rows))
-    print(f"Report: {Path(directory) / 'report.html'}")
+    say(terminal_table(results, rows))
+    say(f"Report: {Path(directory) / 'report.html'}")
 
 
 def report_on(checkpoints, config_files, overrides, trust=False):
@@ -134,8 +135,8 @@ def report_on(checkpoints, config_files, overrides, trust=False):
     from recbole_farzi.report import terminal_table
 
     out = report_on_checkpoints(checkpoints, config_files, overrides, command_line(), trust)
-    print(terminal_table(out["results"], out["rows"]))
-    print(f"Report: {out['report_path'] / 'report.html'}")
+    say(terminal_table(out["results"], out["rows"]))
+    say(f"Report: {out['report_path'] / 'report.html'}")
 
 
 def _start_logging(config, init_logger):
