@@ -23,7 +23,7 @@ from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import OptionError
 from recbole_farzi.update_rules import differentiable_rule
 
-__all__ = ["Costs", "PeakBytes", "Plan", "available", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
+__all__ = ["Costs", "PeakBytes", "Plan", "available", "check_model", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
 
 _REAL = 4  # bytes
 _START = 2  # copies of the soft events' logits while they are factorised, beside
@@ -129,7 +129,7 @@ def plan(config, options, student):
     return Plan(
         vocabulary=student.vocabulary,
         parameters=sum(p.numel() for p in student.model.parameters() if p.requires_grad),
-        vectors=1 + len(differentiable_rule(options.inner, options.inner.learning_rate).slots),
+        vectors=_vectors(options.inner),
         length=summary.length,
         latent_dim=summary.latent_dim,
         window=outer.window,
@@ -141,6 +141,31 @@ def plan(config, options, student):
         train_batch_size=config["train_batch_size"],
         eval_batch_size=config["eval_batch_size"],
     )
+
+
+def check_model(model, inner, room):
+    """Refuse a model of which no further ones fit, before they are made to be measured: one each for the inner and the outer loss,
+    and two inner states.
+
+    Args:
+        model: the first of them, which is there already.
+        inner: :class:`recbole_farzi.options.InnerOptions`.
+        room: bytes, as :func:`available` gives them.
+
+    Raises:
+        OptionError: in one line.
+    """
+    numbers = sum(p.numel() for p in model.parameters())
+    least = (2 + 2 * _vectors(inner)) * numbers * _REAL
+    if least > room:
+        raise OptionError(
+            f"{type(model).__name__} has {numbers:,} parameters with these options; distilling it takes {_gib(least)} at the least, "
+            f"and {_gib(room)} are free: take a smaller model or more memory"
+        )
+
+
+def _vectors(inner):
+    return 1 + len(differentiable_rule(inner, inner.learning_rate).slots)
 
 
 def stored_states(steps, every):

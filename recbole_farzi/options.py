@@ -192,7 +192,7 @@ def read_options(config):
         steps=read.integer("farzi_outer_steps", at_least=0),
         learning_rate=read.number("farzi_outer_learning_rate", above=0.0),
         clip_norm=read.number("farzi_outer_clip_norm", above=0.0),
-        batch_size=read.integer("farzi_outer_batch_size", at_least=1),
+        batch_size=read.integer("farzi_outer_batch_size", at_least=1, at_most=1_000_000),
         objective=read.choice("farzi_objective", OBJECTIVES),
         teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
         average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),

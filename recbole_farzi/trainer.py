@@ -111,6 +111,7 @@ class FarziTrainer(RowTrainer):
         check_writable(directory)
         self.eval_collector.data_collect(train_data)
         self.factory = ModelFactory(type(self.model), config, train_data.dataset)
+        memory.check_model(self.model, options.inner, memory.available(self.device))
         inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
         plain_model = self.factory(config["seed"], dropout=False).train()
         student, judge = Student(inner_model, self.student.traits), Student(plain_model, self.student.traits, last_only=True)

@@ -16,6 +16,7 @@ from recbole_farzi.models import ModelFactory, without_dropout
 from recbole_farzi.options import read_options
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
+from recbole_farzi.trainer import FarziTrainer
 
 PLAN = Plan(
     vocabulary=1000, parameters=100_000, vectors=3, length=51, latent_dim=8, window=40, trajectories=1, sequences=50, inner_batch_size=10,
@@ -174,6 +175,25 @@ def test_storing_fewer_states_comes_first_because_it_changes_no_result():
     plan = replace(PLAN, window=400, parameters=10_000_000)
     _, changes = refusal(plan, int(max(needed(plan, COSTS).values()) * 0.5))
     assert changes == {"checkpoint_every": -1}
+
+
+def test_a_model_of_which_no_second_fits_is_refused_before_it_is_made(make_config, tiny_split):
+    config, model_class = make_config()
+    inner, model = read_options(config).inner, ModelFactory(model_class, config, tiny_split.train.dataset)(0)
+    numbers = sum(p.numel() for p in model.parameters())
+    least = (2 + 2 * 3) * numbers * 4  # two models, two states of parameters and Adam's two moments
+    memory.check_model(model, inner, least)
+    with pytest.raises(OptionError, match=f"SASRec has {numbers:,} parameters .* take a smaller model"):
+        memory.check_model(model, inner, least - 1)
+
+
+def test_such_a_model_ends_a_job_before_its_pool(make_config, tiny_split, monkeypatch, workplace):
+    config, model_class = make_config()
+    trainer = FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(0))
+    monkeypatch.setattr(memory, "available", lambda device: 1000)
+    with pytest.raises(OptionError, match="take a smaller model"):
+        trainer.fit(tiny_split.train, tiny_split.valid)
+    assert not list(workplace.rglob("pool-*"))
 
 
 def test_what_cannot_fit_says_so():
