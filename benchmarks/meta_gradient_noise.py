@@ -11,27 +11,19 @@ only: neither validation nor test is looked at.
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from undistilled import put_on_record, start_on_validation
 
 from recbole_farzi.adjoint import StoreAll, Truncated, unroll
-from recbole_farzi.configuration import build_config, parse_overrides
-from recbole_farzi.data import load_split
-from recbole_farzi.models import ModelFactory, seeded
-from recbole_farzi.options import read_options
-from recbole_farzi.provenance import environment
+from recbole_farzi.configuration import parse_overrides
 from recbole_farzi.sequences import batch_order
-from recbole_farzi.soft_events import soft_distributions
-from recbole_farzi.starts import pick_windows, teacher_start
-from recbole_farzi.storage import write_text
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.student import Student
-from recbole_farzi.training import WindowLoader, WindowTrainer
 from recbole_farzi.update_rules import differentiable_rule
 
-ROOT = Path(__file__).resolve().parent.parent
 WAYS = [  # differentiated steps (None: all), changes of the recipe
     ("last 20 steps", 20, {}),
     ("last 40 steps", 40, {}),
@@ -48,24 +40,12 @@ class Problem:
     """A model, its real events, a trained teacher and the start of a summary."""
 
     def __init__(self, model, dataset, overrides):
-        self.config, model_class = build_config(model, dataset, (), {"show_progress": False, **overrides})
-        self.options = read_options(self.config)
-        self.split = load_split(self.config)
-        self.factory = ModelFactory(model_class, self.config, self.split.train.dataset)
-        seed = self.config["seed"]
-        with seeded(seed):
-            trainer = WindowTrainer(self.config, self.factory(seed))
-            batches = WindowLoader(self.split.sequences, self.split.train.dataset, self.config["train_batch_size"], seed)
-            trainer.fit(batches, self.split.valid, verbose=False)
-        self.traits = trainer.student.traits
-        network = self.factory(seed, dropout=False)
-        network.load_state_dict(trainer._best_state)
+        trainer, self.split, _ = start_on_validation(model, dataset, overrides, students=1)
+        self.config, self.options, self.factory = trainer.config, trainer.options, trainer.factory
+        self.traits, self.start = trainer.student.traits, trainer.start
+        network = self.factory(self.config["seed"], dropout=False)
+        network.load_state_dict(trainer.pool.teacher)
         self.teacher = Student(network, self.traits)
-        shape = self.options.summary
-        windows = pick_windows(self.split.sequences, shape.sequences, shape.length, np.random.default_rng([seed, 3]))
-        self.start = teacher_start(
-            windows, self.teacher, self.split.counts, shape.latent_dim, shape.temperature, shape.own_item, seed
-        )
 
     def meta_gradient(self, inner, window, seed):
         """Gradients for ``Z``, ``M`` and ``b``, flat, from one draw of everything random."""
@@ -78,7 +58,7 @@ class Problem:
         final = unroll(
             lambda params, rows, step: student.soft_loss(rows, params),
             {name: p.detach().clone() for name, p in self.factory(1000 + seed).named_parameters()},
-            leaf,
+            leaf if self.start.inputs is None else SoftEvents(leaf, self.start.inputs),
             optimizer=differentiable_rule(inner, rates),
             steps=inner.steps,
             adjoint=StoreAll() if window is None else Truncated(last=window),
@@ -116,20 +96,14 @@ def main():
             row[f"cosine {tensor}"] = mean_cosine(gradients)
         rows.append(row)
         print(row, flush=True)
-    table = pd.DataFrame(rows)
-    folder = ROOT / "results" / "quality"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "meta_gradient_noise.csv", table.to_csv(index=False))
-    inner, machine = problem.options.inner, environment(problem.config["device"])
-    write_text(
-        folder / "meta_gradient_noise.md",
-        f"# Signal and noise of meta-gradients: {known.model}, {known.dataset}\n\n"
+    inner = problem.options.inner
+    put_on_record(
+        "meta_gradient_noise", pd.DataFrame(rows), problem.config,
+        f"Signal and noise of meta-gradients: {known.model}, {known.dataset}",
         f"T = {inner.steps}, learning rate {inner.learning_rate}, eps {inner.eps}, batches of {inner.batch_size}, from the teacher's "
-        f"start; {known.draws} independent draws each. A cosine of 0 is nothing but noise.\n\n"
-        + table.to_markdown(index=False, floatfmt=".3g")
-        + f"\n\nMade by `python benchmarks/meta_gradient_noise.py` ({machine['device'].upper()}, {machine['threads']} threads, PyTorch "
-        f"{machine['torch']}).\n",
-    )
+        f"start; {known.draws} independent draws each. A cosine of 0 is nothing but noise.",
+        digits=".3g",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

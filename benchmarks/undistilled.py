@@ -1,0 +1,63 @@
+"""What the scripts that look at undistilled starts share: making one, and putting a table on record."""
+
+import logging
+import sys
+from pathlib import Path
+
+from recbole.utils import init_logger
+
+from recbole_farzi.configuration import build_config
+from recbole_farzi.data import load_split
+from recbole_farzi.models import ModelFactory
+from recbole_farzi.options import read_options
+from recbole_farzi.provenance import environment
+from recbole_farzi.storage import write_text
+from recbole_farzi.trainer import FarziTrainer
+
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "quality"
+
+
+def start_on_validation(model, dataset, options, students):
+    """A start of one draw of histories, and how students that train on it do on validation.
+
+    Args:
+        model, dataset: names, as on the command line.
+        options: options given by whoever runs the script.
+        students: whose mean counts.
+
+    Returns:
+        ``(trainer, split, metrics)``: a :class:`recbole_farzi.trainer.FarziTrainer` that took no outer step, with its pool, the
+        data, and the means.
+    """
+    given = {
+        "show_progress": False, "state": "ERROR", **options, "farzi_outer_steps": 0, "farzi_start_draws": 1,
+        "farzi_eval_students": students,
+    }  # fmt: skip
+    config, model_class = build_config(model, dataset, (), given)
+    read_options(config)
+    init_logger(config)
+    logging.getLogger().setLevel(logging.ERROR)
+    split = load_split(config)
+    trainer = FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"]))
+    _, metrics = trainer.fit(split.train, split.valid, verbose=False, saved=False)
+    return trainer, split, metrics
+
+
+def put_on_record(name, table, config, title, text, digits=".4f"):
+    """Write ``results/quality/NAME.csv`` and ``NAME.md``, with the command and the machine below the table.
+
+    Args:
+        name: of the files, and of the script.
+        table: ``pandas.DataFrame``.
+        config: RecBole's Config.
+        title, text: above the table.
+        digits: format of its numbers in the page.
+    """
+    machine, command = environment(config["device"]), " ".join([f"python benchmarks/{name}.py", *sys.argv[1:]])
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
+    write_text(
+        FOLDER / f"{name}.md",
+        f"# {title}\n\n{text}\n\n{table.to_markdown(index=False, floatfmt=digits)}\n\nMade by `{command}` "
+        f"({machine['device'].upper()}, {machine['threads']} threads, PyTorch {machine['torch']}).\n",
+    )
