@@ -140,8 +140,10 @@ class RowTrainer(Trainer):
             return super()._full_sort_batch_eval(batched_data)
         interaction, _, _, targets = batched_data
         interaction, targets = interaction.to(self.device), targets.to(self.device)
-        histories = interaction[self.model.ITEM_SEQ]
-        histories = histories[:, : int(interaction[self.model.ITEM_SEQ_LEN].max())]
+        item_seq = self.config["ITEM_ID_FIELD"] + self.config["LIST_SUFFIX"]  # a model of popularity has no names of its own
+        item_seq_len = self.config["ITEM_LIST_LENGTH_FIELD"]
+        histories = interaction[item_seq]
+        histories = histories[:, : int(interaction[item_seq_len].max())]
         wanted = following(histories, targets)
         rows = wanted.ne(0)
         if self.student is not None:
@@ -149,7 +151,7 @@ class RowTrainer(Trainer):
         else:
             numbers, places = rows.nonzero(as_tuple=True)
             prefixes, lengths = cut_rows(histories, numbers, places + 1, histories.shape[1])
-            scores = self.model.full_sort_predict({self.model.ITEM_SEQ: prefixes, self.model.ITEM_SEQ_LEN: lengths})
+            scores = self.model.full_sort_predict({item_seq: prefixes, item_seq_len: lengths})
         scores[:, 0] = -np.inf
         users = interaction[self.config["USER_ID_FIELD"]].unsqueeze(1).expand_as(rows)[rows]
         numbers = torch.arange(len(users), device=self.device)

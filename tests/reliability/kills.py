@@ -181,9 +181,9 @@ def outcome(folder):
                 state["record"]["losses"], state["record"]["validations"]
             ]  # fmt: skip
         elif path.suffix == ".npz":
-            seed, _, evaluation = read_run(path)
-            arrays = {key: digest(array.tobytes()) for key, array in evaluation.arrays.items()}
-            found[name] = [seed, evaluation._replace(arrays=arrays)._asdict()]
+            run = read_run(path)
+            arrays = {key: digest(array.tobytes()) for key, array in run.evaluation.arrays.items()}
+            found[name] = [run.seed, run.evaluation._replace(arrays=arrays)._asdict()]
         elif path.is_file():
             found[name] = _without_times(json.loads(path.read_text()))
     results = json.loads((folder / "report" / "tiny-SASRec" / "results.json").read_text())

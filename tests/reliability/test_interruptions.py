@@ -24,10 +24,13 @@ STAGES = [  # what is being called when the signal comes, and what the line says
 
 
 @pytest.fixture(autouse=True)
-def default_handler():
-    former = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def default_handlers():
+    """As in a terminal: xdist's workers ignore Ctrl-C."""
+    former = [(kind, signal.signal(kind, handler)) for kind, handler in
+              ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler))]  # fmt: skip
     yield
-    signal.signal(signal.SIGTERM, former)
+    for kind, handler in former:
+        signal.signal(kind, handler)
 
 
 def test_a_job_that_is_interrupted_in_every_stage(tiny_dataset, tiny_options, workplace, monkeypatch, capfd):
