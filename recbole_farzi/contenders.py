@@ -172,7 +172,8 @@ class ContenderFactory:
         label = f"{model_class.__name__} ({Path(file).stem})"
         key = re.sub(r"[^\w.+-]+", "-", f"{model_class.__name__}-{Path(file).stem}")
         note = f"the trained {model_class.__name__} of {Path(file).name}, as it was given"
-        return Contender(key, label, note, None, None, (self.config["seed"],), run, hashlib.sha256(Path(file).read_bytes()).hexdigest(), seeded=False)
+        content = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        return Contender(key, label, note, None, None, (self.config["seed"],), run, content, seeded=False)
 
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data

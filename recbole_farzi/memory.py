@@ -1,10 +1,12 @@
 """How much memory a plan takes, found out before it starts; and what fits where it does not.
 
-The cost of one inner step and of one outer loss is *measured*, on one, two and four sequences (over a large vocabulary on one and
-two, where what grows with the square is little), which is cheap whatever the plan (it grows with their square: every event of a batch is scored against every other, as a virtual item); what the plan makes of it follows from its shapes: vocabulary, sequences, length, batches, size of the model, inner steps that
-are differentiated, and how many of their states are stored. The numbers are those of tensors: what libraries keep for
-themselves comes on top, so that an estimate is no promise. Where memory ends all the same, the distiller stores fewer states
-(:class:`recbole_farzi.distillation.Distiller`).
+The cost of one inner step and of one outer loss is *measured*, on one, two and four sequences (over a large
+vocabulary on one and two, where what grows with the square is little), which is cheap whatever the plan (it grows
+with their square: every event of a batch is scored against every other, as a virtual item); what the plan makes of it
+follows from its shapes: vocabulary, sequences, length, batches, size of the model, inner steps that are
+differentiated, and how many of their states are stored. The numbers are those of tensors: what libraries keep for
+themselves comes on top, so that an estimate is no promise. Where memory ends all the same, the distiller stores fewer
+states (:class:`recbole_farzi.distillation.Distiller`).
 """
 
 import dataclasses
