@@ -5,14 +5,16 @@
     python benchmarks/adjoint.py --device cuda        # the same on a GPU, to results/adjoint-cuda/
     python benchmarks/adjoint.py --draw               # table and figure anew, from results.json
     python benchmarks/adjoint.py --profile            # where the time goes: profile.md, in half a minute
+    python benchmarks/adjoint.py --states             # how memory grows with T: states.md, in two minutes
 
 The inner problem is RecBole's SASRec (as in properties/model/SASRec.yaml) or GRU4Rec (RecBole's own sizes, no dropout)
 with the vocabulary of ML-100K, trained on random soft events by Adam, the loss being the plugin's; the outer loss is a
 fixed linear function of the final parameters, which costs nothing; the meta-gradient is that for the soft events.
 
 Two questions are asked. A sweep over T with small batches, so that the peers fit into memory; there the overhead of an
-operation counts for much. And T = 200 with batches of the plugin's own default size (10 sequences of 51 events), in
-`--rounds` rounds, where the work itself does; the peers, whose memory grows with batch and T, are left out there.
+operation counts for much. And T = 200 with batches of the plugin's own default size (10 sequences of 51 events), where
+the work itself does; the peers, whose memory grows with batch and T, are left out there. At T = 200 there are `--rounds`
+rounds, elsewhere one. The record is of `--rounds 3 --minutes 60`.
 
 Every measurement is a process of its own, forked from one that has imported everything, so that peak memory is the
 contender's. Contenders take turns, and a ratio is to the plain training steps of the same round; medians are over
@@ -178,11 +180,15 @@ def ours(strategy, loss=None):
     return run
 
 
-def compiled(problem):
-    """`StoreAll` on the compiled loss of the parent process."""
-    if problem.kind not in _COMPILED:
-        raise RuntimeError("not compiled")
-    return ours(lambda steps: adjoint.StoreAll(), loss=_COMPILED[problem.kind])(problem)
+def compiled(strategy):
+    """The same on the compiled loss of the parent process."""
+
+    def run(problem):
+        if problem.kind not in _COMPILED:
+            raise RuntimeError("not compiled")
+        return ours(strategy, loss=_COMPILED[problem.kind])(problem)
+
+    return run
 
 
 _COMPILED = {}
@@ -214,7 +220,8 @@ def with_torchopt(accelerated):
 
 
 PLAIN, REFERENCE, HIGHER = "plain training", "autograd (Unrolled)", "higher"
-STORED, LEAST, COMPILED = "StoreAll", "Checkpointed", "StoreAll, Compiled"
+STORED, LEAST = "StoreAll", "Checkpointed"
+COMPILED, LEAST_COMPILED = "StoreAll, Compiled", "Checkpointed, Compiled"
 PLAIN_CAPTURED, CAPTURED = "plain training, captured", "StoreAll, Captured"
 CONTENDERS = {
     PLAIN: plain,
@@ -224,22 +231,23 @@ CONTENDERS = {
     "TorchOpt MetaAdam": with_torchopt(False) if torchopt else None,
     "TorchOpt MetaAdam, accelerated": with_torchopt(True) if torchopt else None,
     STORED: ours(lambda steps: adjoint.StoreAll()),
-    COMPILED: compiled,
+    COMPILED: compiled(lambda steps: adjoint.StoreAll()),
     CAPTURED: captured,
     LEAST: ours(lambda steps: adjoint.Checkpointed()),
+    LEAST_COMPILED: compiled(lambda steps: adjoint.Checkpointed()),
     "Truncated, last T / 5": ours(lambda steps: adjoint.Truncated(last=steps // 5)),
 }
-INEXACT = (PLAIN, PLAIN_CAPTURED, COMPILED, CAPTURED, "Truncated, last T / 5")  # or shown by others
-SHORT = tuple(name for name in CONTENDERS if name != COMPILED)  # those of the sweep, up to T = 200
+INEXACT = (PLAIN, PLAIN_CAPTURED, COMPILED, CAPTURED, LEAST_COMPILED, "Truncated, last T / 5")  # or shown by others
+SHORT = tuple(name for name in CONTENDERS if name not in (COMPILED, LEAST_COMPILED))  # of the sweep, below T = 200
 LONG = (PLAIN, PLAIN_CAPTURED, HIGHER, STORED, CAPTURED, LEAST)  # those beyond T = 200
-OWN = (PLAIN, PLAIN_CAPTURED, STORED, COMPILED, CAPTURED, LEAST)  # those at the plugin's size
+OWN = (PLAIN, PLAIN_CAPTURED, STORED, COMPILED, CAPTURED, LEAST, LEAST_COMPILED)  # those at the plugin's size
 
 
 def taking_part(names, model, options):
     """Of `names`, those that this device and model have."""
     left_out = {PLAIN_CAPTURED, CAPTURED} if options.device == "cpu" else set()
     if model not in options.compiled:
-        left_out.add(COMPILED)
+        left_out |= {COMPILED, LEAST_COMPILED}
     return [name for name in names if name not in left_out]
 
 
@@ -248,7 +256,7 @@ def compile_for(model, size, options):
     problem = Problem(model, size, 2, options)
     _COMPILED[problem.kind] = adjoint.Compiled(problem.loss)
     began = time.process_time()
-    compiled(problem)
+    CONTENDERS[COMPILED](problem)
     return time.process_time() - began
 
 
@@ -261,7 +269,7 @@ def _status(key):
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
 
 
-def _measure(send, contender, model, size, steps, dtype, options):
+def _measure(send, contender, model, size, steps, dtype, options, returned):
     try:
         torch.set_num_threads(options.threads)
         cuda = options.device == "cuda"
@@ -274,6 +282,8 @@ def _measure(send, contender, model, size, steps, dtype, options):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated() / 2**20
         else:
+            if returned:
+                ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: a tensor's memory is the system's once it is freed
             ctypes.CDLL(None).malloc_trim(0)  # memory that is free but still held would hide some of the peak
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
             before = _status("VmRSS")
@@ -301,13 +311,16 @@ def _measure(send, contender, model, size, steps, dtype, options):
     send.close()
 
 
-def measure(contender, model, size, steps, options, dtype=torch.float32):
-    """One run in a process of its own: times, memory and gradient, or why there are none."""
+def measure(contender, model, size, steps, options, dtype=torch.float32, returned=False, start="fork"):
+    """One run in a process of its own: times, memory and gradient, or why there are none.
+
+    With ``returned``, freed tensors go back to the system at once (glibc): slower, and no fragments count as memory.
+    """
     if CONTENDERS[contender] is None:
         return {"failure": "not installed"}
-    context = multiprocessing.get_context("spawn" if options.device == "cuda" else "fork")
+    context = multiprocessing.get_context("spawn" if options.device == "cuda" else start)
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(send, contender, model, size, steps, dtype, options))
+    process = context.Process(target=_measure, args=(send, contender, model, size, steps, dtype, options, returned))
     process.start()
     send.close()
     try:
@@ -358,13 +371,15 @@ def compete(model, size, steps, names, rounds, options, reference):
 def plan(options):
     """All competitions, the more telling ones first: model, size, T, contenders, rounds, whether with a reference."""
     small = (options.sequences, options.events)
-    if options.rounds:
-        for model in options.models:
-            yield model, OWN_SIZE, OWN_STEPS, OWN, options.rounds, False
     order = [OWN_STEPS, min(STEPS), max(STEPS)]
-    for steps in sorted(options.steps, key=lambda steps: (order.index(steps) if steps in order else len(order), steps)):
+    sweep = sorted(options.steps, key=lambda steps: (order.index(steps) if steps in order else len(order), steps))
+    for place, steps in enumerate(sweep):
+        if place == min(1, len(sweep) - 1):
+            for model in options.models:
+                yield model, OWN_SIZE, OWN_STEPS, OWN, options.rounds, False
         for model in options.models:
-            yield model, small, steps, SHORT if steps <= OWN_STEPS else LONG, 1, steps <= options.reference
+            names = SHORT if steps < OWN_STEPS else tuple(CONTENDERS) if steps == OWN_STEPS else LONG
+            yield model, small, steps, names, options.rounds if steps == OWN_STEPS else 1, steps <= options.reference
 
 
 def run(options):
@@ -387,6 +402,35 @@ def run(options):
 def show(model, steps, name, found):
     values = " ".join(f"{k} {v:.3g}" for k, v in found.items() if isinstance(v, float))
     print(f"{model:8s} T = {steps:4d}  {name:32s} {found.get('failure', values)}", flush=True)
+
+
+def states(options):
+    """Markdown: how the memory of `Checkpointed` grows with T, in states, by the process's peak."""
+    size, first = (options.sequences, options.events), min(STEPS)
+    lines = [
+        "# How memory grows with T",
+        "",
+        f"Made by `python benchmarks/adjoint.py --states` (PyTorch {torch.__version__}): peak memory of a process of its own, "
+        f"`{LEAST}` with least memory, Adam, batches of {size[0]} sequences of {size[1]} events, above that at T = {first}, in "
+        "states (parameters and two moments). *Returned at once*: glibc's `M_MMAP_THRESHOLD` is 64 KiB, so that a freed tensor's "
+        "memory is the system's again and fragments of the heap do not count.",
+        "",
+        "| model | T | sqrt(T) | states | states, returned at once |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for model in options.models:
+        params = Problem(model, (1, 3), 1, options).params
+        state = 3 * sum(p.numel() * p.element_size() for p in params.values()) / 2**20
+        peaks = {}
+        for steps in (first, 100, 300, max(STEPS)):
+            for returned in (False, True):
+                found = measure(LEAST, model, size, steps, options, returned=returned, start="spawn")
+                peaks[steps, returned] = found["memory"]
+            if steps > first:
+                grown = [(peaks[steps, returned] - peaks[first, returned]) / state for returned in (False, True)]
+                lines.append(f"| {model} | {steps} | {steps**0.5:.1f} | {grown[0]:.1f} | {grown[1]:.1f} |")
+                print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
 
 
 def profile(options):
@@ -502,18 +546,18 @@ def must_show(results):
         for size in (own, small):
             where = f"{size[0]} x {size[1]} events, T = 200: time over plain training"
             line(model, f"{where}, StoreAll", 3.5, get(model, size, 200, STORED, "ratio"))
-            if model in options["compiled"] and size == own:
+            if model in options["compiled"]:
                 line(model, f"{where}, StoreAll, Compiled", 3.5, get(model, size, 200, COMPILED, "ratio"))
             line(model, f"{where}, Checkpointed with least memory", 4.5, get(model, size, 200, LEAST, "ratio"))
+            if model in options["compiled"]:
+                value = get(model, size, 200, LEAST_COMPILED, "ratio")
+                line(model, f"{where}, Checkpointed with least memory, Compiled", 4.5, value)
         where = f"{small[0]} x {small[1]} events, T = 200"
-        value = over(get(model, small, 200, STORED, "ratio"), get(model, small, 200, HIGHER, "ratio"))
-        line(model, f"{where}: time over higher's, StoreAll", 0.6, value)
+        for name in (STORED, COMPILED) if model in options["compiled"] else (STORED,):
+            value = over(get(model, small, 200, name, "ratio"), get(model, small, 200, HIGHER, "ratio"))
+            line(model, f"{where}: time over higher's, {name}", 0.6, value)
         memory = over(get(model, small, 200, LEAST, "memory"), get(model, small, 200, HIGHER, "memory"))
         line(model, f"{where}: memory over higher's, Checkpointed", 0.1, memory)
-        grown = [get(model, small, steps, LEAST, "memory") for steps in (10, 1000)]
-        if None not in grown:
-            states = (grown[1] - grown[0]) / results["state"][model]
-            line(model, "memory at T = 1000 above that at T = 10, Checkpointed, in states", 1000**0.5, states)
     return lines
 
 
@@ -553,8 +597,8 @@ def main():
     parser.add_argument("--steps", nargs="+", type=int, default=list(STEPS), help="the numbers of inner steps T")
     parser.add_argument("--sequences", type=int, default=2, help="synthetic sequences in a batch of the sweep")
     parser.add_argument("--events", type=int, default=11, help="events of such a sequence")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds at the plugin's own size; 0 leaves it out")
-    parser.add_argument("--compiled", nargs="*", default=["SASRec"], help="models whose loss is also compiled")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds at T = 200")
+    parser.add_argument("--compiled", nargs="*", default=["SASRec", "GRU4Rec"], help="models whose loss is also compiled")
     parser.add_argument("--reference", type=int, default=50, help="largest T with a float64 reference")
     parser.add_argument("--memory", type=float, default=2.25, help="GiB that a contender may take on a CPU")
     parser.add_argument("--minutes", type=float, default=10, help="after these nothing more is begun")
@@ -562,6 +606,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="folder; results/adjoint or results/adjoint-cuda")
     parser.add_argument("--profile", action="store_true", help="only profile a step, into profile.md")
+    parser.add_argument("--states", action="store_true", help="only measure how memory grows with T, into states.md")
     parser.add_argument("--draw", action="store_true", help="only make table and figure anew")
     options = parser.parse_args()
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -570,6 +615,9 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     if options.profile:
         write_text(out / "profile.md", profile(options))
+        return
+    if options.states:
+        write_text(out / "states.md", states(options))
         return
     if options.draw:
         results = json.loads((out / "results.json").read_text(encoding="utf-8"))
@@ -583,7 +631,7 @@ def main():
         rows, compiling = run(options)
         results = {
             "command": " ".join(["python", os.path.relpath(__file__, ROOT), *sys.argv[1:]]),
-            "options": {k: v for k, v in vars(options).items() if k not in ("out", "draw", "profile")},
+            "options": {k: v for k, v in vars(options).items() if k not in ("out", "draw", "profile", "states")},
             "environment": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "peers": [
                 f"higher {_version('higher')}" if higher else "higher (not installed)",
