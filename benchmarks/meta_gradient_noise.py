@@ -43,9 +43,7 @@ class Problem:
         trainer, self.split, _ = start_on_validation(model, dataset, overrides, students=1)
         self.config, self.options, self.factory = trainer.config, trainer.options, trainer.factory
         self.traits, self.start = trainer.student.traits, trainer.start
-        network = self.factory(self.config["seed"], dropout=False)
-        network.load_state_dict(trainer.pool.teacher)
-        self.teacher = Student(network, self.traits)
+        self.teacher = trainer.teacher()
 
     def meta_gradient(self, inner, window, seed):
         """Gradients for ``Z``, ``M`` and ``b``, flat, from one draw of everything random."""

@@ -120,7 +120,7 @@ class ContenderFactory:
         traits: :class:`recbole_farzi.student.ModelTraits` of the student.
         summary: the :class:`recbole_farzi.summary.Summary` that was distilled.
         start: the one from which distillation started.
-        teacher: function that gives a :class:`recbole_farzi.student.Student` trained on the real data.
+        teacher: function that gives what is trained on the real data (:meth:`recbole_farzi.trainer.FarziTrainer.teacher`).
         teacher_digest: text that changes with the teacher.
     """
 

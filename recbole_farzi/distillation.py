@@ -99,7 +99,8 @@ class Distiller:
         outer: :class:`recbole_farzi.options.OuterOptions`.
         initial: function from a seed to initial parameters ``{name: tensor}``.
         sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
-        teacher: a trained :class:`recbole_farzi.student.Student`, without dropout, whose predictions are part of the outer
+        teacher: a trained :class:`recbole_farzi.student.Student` or :class:`recbole_farzi.ensemble.Ensemble`, without
+            dropout, whose predictions are part of the outer
             loss's targets where ``outer.teacher`` is above 0; or None.
         experts: for the objective ``trajectory``: parameters ``{name: tensor}`` of each expert at moments of its training, in
             their order; a tuple of tuples of at least two.

@@ -26,7 +26,6 @@ from recbole_farzi.results import Run, gather, read_run, write_run
 from recbole_farzi.resumption import interruptible
 from recbole_farzi.storage import check_writable, digest, remove, remove_leftovers
 from recbole_farzi.strata import split_rows
-from recbole_farzi.student import Student
 from recbole_farzi.trainer import FarziTrainer
 
 __all__ = ["Experiment"]
@@ -130,16 +129,10 @@ class Experiment:
     def contenders(self):
         """Everything that is compared, in the order of the report; see :mod:`recbole_farzi.contenders`."""
         trainer = self.trainer
-
-        def teacher():
-            model = self.factory(self.config["seed"], dropout=False)
-            model.load_state_dict(trainer.pool.teacher)
-            return Student(model, self.traits)
-
         options = replace(self.options, inner=trainer.inner)
         return ContenderFactory(
-            self.config, options, self.split, self.factory, self.traits, self.summary, trainer.start, teacher,
-            trainer.pool.fingerprint,
+            self.config, options, self.split, self.factory, self.traits, self.summary, trainer.start, trainer.teacher,
+            digest([trainer.pool.fingerprint, self.options.pool.teachers]),
         ).contenders()  # fmt: skip
 
     def compare(self, contenders):

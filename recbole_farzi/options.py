@@ -107,6 +107,7 @@ class PoolOptions:
     """Models trained on the real data before distillation."""
 
     models: int
+    teachers: int
     snapshots: tuple
 
 
@@ -218,8 +219,13 @@ def read_options(config):
         )
     pool = PoolOptions(
         models=read.integer("farzi_pool_models", at_least=1),
+        teachers=read.integer("farzi_pool_teachers", at_least=1, optional=True),
         snapshots=read.integers("farzi_pool_snapshots", at_least=0),
     )
+    if pool.teachers is None:
+        pool = replace(pool, teachers=pool.models)
+    elif pool.teachers > pool.models:
+        raise OptionError(f"farzi_pool_teachers={pool.teachers} is more than the pool has models (farzi_pool_models={pool.models})")
     if outer.pretrained > 0 and not pool.snapshots:
         raise OptionError("farzi_pretrained > 0 needs partly trained models: give epochs in farzi_pool_snapshots")
     if outer.pretrained > 0 and pool.snapshots[0] > read.integer("epochs", at_least=1):

@@ -1,7 +1,7 @@
 """The pool: models trained on the real data, and snapshots from along the way, kept on disk.
 
-The best of them on validation is the teacher of an informed start; the snapshots are the paper's pre-trained
-trajectories, from which inner loops may begin. A pool is used again while nothing that it depends on has changed.
+The best of them on validation, or several together, are the teacher of an informed start; the snapshots are the paper's
+pre-trained trajectories, from which inner loops may begin. A pool is used again while nothing that it depends on has changed.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ class Pool:
     """Trained and partly trained parameters.
 
     Attributes:
-        teacher: state dict of the model that is best on validation.
+        models: state dicts of the trained models, best on validation first.
         experts: for each model the state dicts of its snapshots, in the order of its training.
-        score: the teacher's validation score.
+        score: the best model's validation score.
         seconds: time that building took, when it was built.
         reused: it came from disk.
         fingerprint: SHA-256 of all that it depends on.
     """
 
-    teacher: dict
+    models: tuple
     experts: tuple
     score: float
     seconds: float
@@ -76,7 +76,7 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
         "environment": environment(config["device"]),
         "data": checksum,
         "validation": rows_checksum(valid_data),
-        "settings": settings(config, keep=lambda name: name.startswith("farzi_pool_") or name == "farzi_positions"),
+        "settings": settings(config, keep=_matters),
     }
     fingerprint = digest(depends)
     place = Path(directory) / f"pool-{fingerprint[:12]}"
@@ -108,7 +108,12 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     built = _read(place, fingerprint, config["device"])
     if built is None:
         raise StorageError(f"the pool in {place} was changed or removed while it was built; start again")
-    return Pool(built.teacher, built.experts, built.score, built.seconds, False, fingerprint)
+    return Pool(built.models, built.experts, built.score, built.seconds, False, fingerprint)
+
+
+def _matters(name):
+    """Whether a pool depends on an option of ours; how many of its models teach it does not."""
+    return name.startswith("farzi_pool_") and name != "farzi_pool_teachers" or name == "farzi_positions"
 
 
 def _snapshot_name(number, epoch):
@@ -164,14 +169,14 @@ def _read(place, fingerprint, device):
         if manifest["fingerprint"] != fingerprint:
             return None
         sign = 1 if manifest["bigger_is_better"] else -1
-        best = max(manifest["models"], key=lambda model: sign * model["score"])
+        models = sorted(manifest["models"], key=lambda model: -sign * model["score"])
         experts = {}
         for name in manifest["snapshots"]:  # model after model
             experts.setdefault(name.partition("-")[0], []).append(load_tensors(place / name, device))
         return Pool(
-            load_tensors(place / best["file"], device),
+            tuple(load_tensors(place / model["file"], device) for model in models),
             tuple(map(tuple, experts.values())),
-            best["score"],
+            models[0]["score"],
             manifest["seconds"],
             True,
             fingerprint,

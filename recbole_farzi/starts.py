@@ -50,7 +50,7 @@ def generate_windows(teacher, counts, count, length, repeats, seed):
     """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
 
     Args:
-        teacher: a :class:`recbole_farzi.student.Student` whose model is trained.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
         counts: occurrences of each item in the real data, shape [V].
         count: number of histories.
         length: events in each.
@@ -60,16 +60,15 @@ def generate_windows(teacher, counts, count, length, repeats, seed):
     Returns:
         Item ids, shape [count, length], on the CPU.
     """
-    generator, model = torch.Generator().manual_seed(seed), teacher.model
-    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
     popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
     popularity[0] = 0.0
     windows = torch.multinomial(popularity, count, replacement=True, generator=generator).unsqueeze(1)
-    model.eval()
+    teacher.eval()
     with torch.no_grad():
         for _ in range(1, length):
-            read = windows[:, -teacher.length :].to(device)
-            lengths = torch.full((count,), read.shape[1], device=device)
+            read = windows[:, -teacher.length :].to(teacher.device)
+            lengths = torch.full((count,), read.shape[1], device=teacher.device)
             expected = torch.softmax(teacher.row_scores(read, lengths)[:, : teacher.vocabulary].double().cpu(), dim=1)
             expected[:, 0] = 0.0
             if not repeats:
@@ -144,7 +143,7 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
 
     Args:
         windows: item ids, shape [mu, xi].
-        teacher: a :class:`recbole_farzi.student.Student` whose model is trained.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
         counts: occurrences of each item in the real data, shape [V].
         latent_dim: d.
         temperature: tau.
@@ -154,18 +153,15 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
     """
     vocabulary, (mu, xi) = len(counts), windows.shape
     batch_size = min(batch_size, rows_in_memory(windows, vocabulary, SCORES_IN_MEMORY))
-    model = teacher.model
-    device = next(model.parameters()).device
-    model.eval()
+    teacher.eval()
     logs = torch.empty(mu, xi, vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
     with torch.no_grad():
-        table = model.get_parameter(teacher.traits.item_tables[0])[:vocabulary]
         for batch, rows in zip(windows.split(batch_size), logs.split(batch_size)):
-            batch = batch.to(device)
+            batch = batch.to(teacher.device)
             expected = torch.log_softmax(teacher.scores(batch[:, :-1])[..., 1:vocabulary], dim=-1)
-            first = _log_popularity(counts)[1:].to(device).expand(len(batch), 1, -1)
-            own = table[batch] @ table[1:].T
-            rows.copy_(torch.log_softmax((torch.cat([first, expected], dim=1) + own_item * own).cpu(), dim=-1))
+            first = _log_popularity(counts)[1:].to(teacher.device).expand(len(batch), 1, -1)
+            logits = torch.cat([first, expected], dim=1) + own_item * teacher.similarities(batch)
+            rows.copy_(torch.log_softmax(logits.cpu(), dim=-1))
     left, right, bias = factorise(logs.view(mu * xi, -1), latent_dim, seed)
     pad = torch.nn.functional.pad
     return Summary(

@@ -48,6 +48,11 @@ class Student(nn.Module):
         """One of the model's own methods; what :func:`torch.func.functional_call` calls."""
         return getattr(self.model, method)(rows)
 
+    @property
+    def device(self):
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
     def parameter_dict(self):
         """The model's parameters by name, detached copies: ``{name: tensor}``."""
         return {name: p.detach().clone() for name, p in self.model.named_parameters() if p.requires_grad}
@@ -199,6 +204,18 @@ class Student(nn.Module):
         """
         item_seq = nn.functional.pad(item_seq, (0, self.length - item_seq.shape[1]))
         return self._row_scores(item_seq, lengths, users, params)
+
+    def similarities(self, items):
+        """``E_x E``: similarity of all items but the padding to given ones, by the model's own item table.
+
+        Args:
+            items: ids, of any shape.
+
+        Returns:
+            That shape and [V - 1].
+        """
+        table = self.model.get_parameter(self.traits.item_tables[0])[: self.vocabulary]
+        return table[items] @ table[1:].T
 
     def _cut(self, last_only):
         return (last_only or self.last_only) and not self.traits.causal

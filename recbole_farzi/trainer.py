@@ -14,6 +14,7 @@ from tqdm import tqdm
 from recbole_farzi import memory
 from recbole_farzi.data import training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
+from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.inspection import check_twice_differentiable
 from recbole_farzi.locks import alone_in
@@ -134,7 +135,7 @@ class FarziTrainer(RowTrainer):
             self._initial_parameters,
             sequences,
             config["seed"],
-            teacher=self._teacher(),
+            teacher=self.teacher(last_only=True),
             experts=self._experts(),
             ranks=options.summary.tucker_ranks,
         )
@@ -240,9 +241,8 @@ class FarziTrainer(RowTrainer):
         options, seed = self.options.summary, self.config["seed"]
         rng = np.random.default_rng([seed, 3, draw])
         if options.inputs == "generated":
-            windows = generate_windows(
-                self._teacher(), counts, options.sequences, options.length, sequences.repeats, int(rng.integers(2**31))
-            )
+            teacher, writer = self.teacher(last_only=True), int(rng.integers(2**31))
+            windows = generate_windows(teacher, counts, options.sequences, options.length, sequences.repeats, writer)
         else:
             windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
         if options.start == "random":
@@ -252,16 +252,21 @@ class FarziTrainer(RowTrainer):
         elif options.start == "spectral":
             start = spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
         else:
+            teacher = self.teacher(last_only=True)
             start = teacher_start(
-                windows, self._teacher(), counts, options.latent_dim, options.temperature, options.own_item, seed
+                windows, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
             )
         return start if options.inputs == "soft" else replace(start, inputs=windows)
 
-    def _teacher(self):
-        """The best model of the pool, as a :class:`recbole_farzi.student.Student`."""
-        model = self.factory(self.config["seed"], dropout=False)
-        model.load_state_dict(self.pool.teacher)
-        return Student(model, self.student.traits, last_only=True)
+    def teacher(self, last_only=False):
+        """The best models of the pool: a :class:`recbole_farzi.student.Student`, or of several an
+        :class:`recbole_farzi.ensemble.Ensemble`; ``last_only`` is that of its members."""
+        members = []
+        for state in self.pool.models[: self.options.pool.teachers]:
+            model = self.factory(self.config["seed"], dropout=False)
+            model.load_state_dict(state)
+            members.append(Student(model, self.student.traits, last_only=last_only))
+        return members[0] if len(members) == 1 else Ensemble(members)
 
     def _initial_parameters(self, seed):
         """Where an inner trajectory begins: fresh, or partly trained on the real data (a share of them)."""

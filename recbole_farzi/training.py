@@ -336,7 +336,7 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
     """What a trained model predicts at each event of some histories, from the events before it.
 
     Args:
-        teacher: :class:`recbole_farzi.student.Student` whose model is trained.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
         sequences: the histories, :class:`recbole_farzi.sequences.Sequences`.
         likeliest: items that a label keeps; the others get no mass.
         batch_size: events predicted at once.
@@ -353,9 +353,7 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
     predicted = np.concatenate([history[1:] for history in numbered.items])
     starts = np.repeat([history[0] for history in numbered.items], [len(history) - 1 for history in numbered.items])
     owners = np.repeat(sequences.users, [len(history) - 1 for history in numbered.items])
-    model = teacher.model
-    device = next(model.parameters()).device
-    model.eval()
+    teacher.eval()
     with torch.no_grad():
         for first in range(0, len(predicted), batch_size):
             events = torch.from_numpy(predicted[first : first + batch_size])
@@ -364,8 +362,9 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
             place = torch.arange(sequences.length)
             before = items[(begins[:, None] + place).clamp(max=len(items) - 1)]
             histories = torch.where(place < lengths[:, None], before, 0)
-            users = torch.from_numpy(owners[first : first + batch_size]).to(device)
-            scores = teacher.row_scores(histories.to(device), lengths.to(device), users)[:, 1 : teacher.vocabulary].cpu()
+            users = torch.from_numpy(owners[first : first + batch_size]).to(teacher.device)
+            scores = teacher.row_scores(histories.to(teacher.device), lengths.to(teacher.device), users)
+            scores = scores[:, 1 : teacher.vocabulary].cpu()
             best, where = torch.softmax(scores, dim=1).topk(likeliest, dim=1)
             labels[events] = torch.zeros_like(scores).scatter(1, where, best / best.sum(dim=1, keepdim=True))
     return numbered, items, labels

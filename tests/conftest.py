@@ -105,6 +105,7 @@ def tiny_options():
         "show_progress": False,
         "state": "ERROR",
         "use_gpu": False,
+        "farzi_pool_models": 1,
         "farzi_sequences": 4,
         "farzi_latent_dim": 3,
         "farzi_start_draws": 2,
@@ -146,3 +147,16 @@ def tiny_split(make_config):
     from recbole_farzi.data import load_split
 
     return load_split(make_config()[0])
+
+
+@pytest.fixture
+def make_trainer(make_config, tiny_split):
+    """Function from a model and overrides to a :class:`recbole_farzi.trainer.FarziTrainer` on the tiny dataset."""
+    from recbole_farzi.models import ModelFactory
+    from recbole_farzi.trainer import FarziTrainer
+
+    def make(model="SASRec", **overrides):
+        config, model_class = make_config(model, **overrides)
+        return FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(config["seed"]))
+
+    return make

@@ -99,7 +99,8 @@ WHOLE = {
     "farzi_start_draws": 1,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
-    "farzi_stopping_step": 1, "farzi_student_steps": 1, "farzi_student_eval_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1, "farzi_hard_samples": 0,
+    "farzi_stopping_step": 1, "farzi_student_steps": 1, "farzi_student_eval_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1,
+    "farzi_pool_teachers": 1, "farzi_hard_samples": 0,
     "epochs": 1, "train_batch_size": 1, "eval_batch_size": 1, "eval_step": 1, "stopping_step": 0, "seed": 0,
     "metric_decimal_place": 0, "MAX_ITEM_LIST_LENGTH": 2,
 }  # fmt: skip
@@ -108,6 +109,7 @@ ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps
 NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_average",
                 "farzi_pretrained",
                 "weight_decay"]  # fmt: skip
+OPTIONAL = {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_tucker_ranks"}
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_student_learning_rates", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
@@ -199,7 +201,7 @@ def test_senseless_paths_are_refused(make_config, name, value):
     assert f"option {name}={value!r} must be a text" in refused(make_config, **{name: value})
 
 
-@pytest.mark.parametrize("name", sorted(option_names() - {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_tucker_ranks"}))
+@pytest.mark.parametrize("name", sorted(option_names() - OPTIONAL))
 def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
     assert f"option {name} is not set" in refused(make_config, **{name: None})
 

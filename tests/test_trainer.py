@@ -7,17 +7,7 @@ from recbole.trainer import Trainer
 import recbole_farzi
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
-from recbole_farzi.models import ModelFactory
 from recbole_farzi.trainer import FarziTrainer
-
-
-@pytest.fixture
-def make_trainer(make_config, tiny_split):
-    def make(model="SASRec", **overrides):
-        config, model_class = make_config(model, **overrides)
-        return FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(config["seed"]))
-
-    return make
 
 
 def equal(one, other):

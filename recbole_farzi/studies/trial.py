@@ -140,11 +140,11 @@ def _distil(setting, options, folder, pools, final, tell):
 
 
 def _on_test(experiment, pool):
-    """Metrics on test of every contender's runs and of the teacher, and the rows behind them."""
+    """Metrics on test of every contender's runs and of the pool's best model, and the rows behind them."""
     compared, rows = experiment.compare(experiment.contenders())
     config, split, output = experiment.config, experiment.split, experiment.options.output
     model = experiment.factory(config["seed"])
-    model.load_state_dict(pool.teacher)
+    model.load_state_dict(pool.models[0])
     teacher = WindowTrainer(config, model, experiment.traits)
     counts = TrainingCounts(experiment._events_of, split.counts)
     evaluation = evaluate_by_strata(
