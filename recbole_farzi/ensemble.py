@@ -29,11 +29,12 @@ class Ensemble(nn.Module):
         return self.members[0].device
 
     def scores(self, item_seq):
-        """Log of the mean probability of every item after every event; see :meth:`recbole_farzi.student.Student.scores`."""
+        """Log of the mean probability of every item after every event; see
+        :meth:`recbole_farzi.student.Student.scores`."""
         return self._mean(lambda member: member.scores(item_seq))
 
     def row_scores(self, item_seq, lengths, users=None):
-        """Log of the mean probability of every item after given histories; see
+        """The same after given histories; see
         :meth:`recbole_farzi.student.Student.row_scores`."""
         return self._mean(lambda member: member.row_scores(item_seq, lengths, users))
 
