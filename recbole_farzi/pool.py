@@ -5,10 +5,12 @@ pre-trained trajectories, from which inner loops may begin. A pool is used again
 """
 
 import contextlib
+import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from recbole.utils import set_color
 
 from recbole_farzi.data import rows_checksum
@@ -29,8 +31,9 @@ class Pool:
     """Trained and partly trained parameters.
 
     Attributes:
-        models: state dicts of the trained models, best on validation first.
-        experts: for each model the state dicts of its snapshots, in the order of its training.
+        models: state dicts of the models that teach, best on validation first.
+        snapshot_files: for each model the files of its snapshots, in the order of its training.
+        device: where tensors are read to.
         score: the best model's validation score.
         seconds: time that building took, when it was built.
         reused: it came from disk.
@@ -38,11 +41,17 @@ class Pool:
     """
 
     models: tuple
-    experts: tuple
+    snapshot_files: tuple
+    device: torch.device
     score: float
     seconds: float
     reused: bool
     fingerprint: str
+
+    @functools.cached_property
+    def experts(self):
+        """For each model the state dicts of its snapshots; read when they are first asked for, since they are many."""
+        return tuple(tuple(load_tensors(file, self.device) for file in files) for files in self.snapshot_files)
 
     @property
     def snapshots(self):
@@ -80,7 +89,7 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     }
     fingerprint = digest(depends)
     place = Path(directory) / f"pool-{fingerprint[:12]}"
-    found = None if config["farzi_fresh"] else _read(place, fingerprint, config["device"])
+    found = None if config["farzi_fresh"] else _read(place, fingerprint, config["device"], options.teachers)
     if found is not None:
         logger.info(set_color("Pool", "pink") + f": reused from {place}")
         return found
@@ -105,10 +114,10 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
         "bigger_is_better": bool(config["valid_metric_bigger"]),
     }
     write_json(place / _MANIFEST, manifest)  # last: a pool without it is not finished
-    built = _read(place, fingerprint, config["device"])
+    built = _read(place, fingerprint, config["device"], options.teachers)
     if built is None:
         raise StorageError(f"the pool in {place} was changed or removed while it was built; start again")
-    return Pool(built.models, built.experts, built.score, built.seconds, False, fingerprint)
+    return replace(built, reused=False)
 
 
 def _matters(name):
@@ -161,7 +170,7 @@ def _build_model(number, config, options, factory, traits, sequences, valid_data
     return entry
 
 
-def _read(place, fingerprint, device):
+def _read(place, fingerprint, device, teachers):
     if not (place / _MANIFEST).is_file():
         return None
     try:
@@ -170,12 +179,16 @@ def _read(place, fingerprint, device):
             return None
         sign = 1 if manifest["bigger_is_better"] else -1
         models = sorted(manifest["models"], key=lambda model: -sign * model["score"])
-        experts = {}
+        files = {}
         for name in manifest["snapshots"]:  # model after model
-            experts.setdefault(name.partition("-")[0], []).append(load_tensors(place / name, device))
+            load_tensors(place / name)  # a damaged one is found out now
+            files.setdefault(name.partition("-")[0], []).append(place / name)
+        for model in models[teachers:]:
+            load_tensors(place / model["file"])
         return Pool(
-            tuple(load_tensors(place / model["file"], device) for model in models),
-            tuple(map(tuple, experts.values())),
+            tuple(load_tensors(place / model["file"], device) for model in models[:teachers]),
+            tuple(map(tuple, files.values())),
+            device,
             models[0]["score"],
             manifest["seconds"],
             True,

@@ -262,7 +262,7 @@ class FarziTrainer(RowTrainer):
         """The best models of the pool: a :class:`recbole_farzi.student.Student`, or of several an
         :class:`recbole_farzi.ensemble.Ensemble`; ``last_only`` is that of its members."""
         members = []
-        for state in self.pool.models[: self.options.pool.teachers]:
+        for state in self.pool.models:
             model = self.factory(self.config["seed"], dropout=False)
             model.load_state_dict(state)
             members.append(Student(model, self.student.traits, last_only=last_only))

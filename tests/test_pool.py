@@ -63,6 +63,7 @@ def test_the_best_of_several_comes_first(build):
     alone.sort(key=lambda single: single.score)
     assert pool.score == pytest.approx(alone[0].score)
     assert len(pool.models) == 2
+    assert len(build(farzi_pool_models=2, farzi_pool_teachers=1, epochs=2).models) == 1
     assert all(same(model, single.models[0]) for model, single in zip(pool.models, alone))
 
 
