@@ -29,6 +29,8 @@ BEGIN, END = "<!-- ptb:begin -->", "<!-- ptb:end -->"
 SHARES = (0.01, 0.05, 0.004, 0.0002)  # in the order of interest, should the time not be enough for all
 HEADLINE = 0.01
 LENGTH = 42  # events of a synthetic sequence
+# Of a summary of one sequence, every inner step sees the same events: few steps, all of them differentiated.
+SINGLE = {"farzi_inner_steps": 40, "farzi_inner_learning_rate": 0.02, "farzi_window": 40}
 ORDER = 3  # of the Kneser-Ney model
 
 
@@ -46,8 +48,9 @@ def sizes(dataset, shares):
         yield f"{dataset}-{100 * share:g}", {
             "farzi_sequences": sequences,
             "farzi_length": length,
-            "farzi_inner_batch_size": min(sequences, 4),
+            "farzi_inner_batch_size": min(sequences, 2),
             "farzi_output_path": f"dataset/{dataset}-farzi-{100 * share:g}",
+            **(SINGLE if sequences == 1 else {}),
         }
 
 
