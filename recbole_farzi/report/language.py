@@ -185,7 +185,8 @@ def curve(table, references=()):
         if full is not None:
             _line(figure, column, full.label, 100.0, "dash")
     for label, perplexity in references if full is not None else ():
-        _line(figure, 1, label, 100 * full.perplexity[0] / perplexity, "dashdot")
+        height = 100 * full.perplexity[0] / perplexity
+        _line(figure, 1, label, height, "dashdot", "top right" if height > 100 else "bottom right")
     shares = [point.share for point in table if point.key in _COLOURS]
     figure.update_xaxes(title_text="share of the training tokens, per cent (log scale)", type="log")
     if shares:
@@ -212,8 +213,8 @@ def _trace(key, chosen, values, named):
     )
 
 
-def _line(figure, column, label, height, dash):
+def _line(figure, column, label, height, dash, position="bottom right"):
     figure.add_hline(
-        y=height, line_dash=dash, line_width=1, annotation_text=label, annotation_position="bottom right",
+        y=height, line_dash=dash, line_width=1, annotation_text=label, annotation_position=position,
         row=1, col=column,
     )  # fmt: skip
