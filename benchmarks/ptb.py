@@ -85,8 +85,8 @@ def taken(records):
         sum(runs.values()) / 60,
     )
     return (
-        "{:.0f} minutes by the clock, {:.0f} of them for the teacher, {:.0f} for distilling and {:.0f} for training all that is "
-        "compared, evaluation not counted"
+        "{:.0f} minutes by the clock, {:.0f} of them for the teacher, {:.0f} for distilling and {:.0f} for training all "
+        "that is compared, evaluation not counted"
     ).format(sum(parts), *parts)
 
 
