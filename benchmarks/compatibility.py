@@ -32,6 +32,7 @@ BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
 CHECKS = {
     "test_one_hot_soft_events_give_the_scores_of_the_ids": "scores",
     "test_one_hot_soft_events_give_the_loss_of_the_ids": "loss",
+    "test_one_hot_targets_after_items_give_the_loss_of_the_ids": "loss after items",
     "test_gradient_for_soft_events_agrees_with_finite_differences": "gradient",
     "test_a_step_along_the_meta_gradient_lowers_the_real_loss": "meta-gradient",
     "test_a_model_trained_on_a_summary_is_evaluated_by_recbole": "trained and evaluated",
