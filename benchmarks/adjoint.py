@@ -609,7 +609,10 @@ def main():
     parser.add_argument("--states", action="store_true", help="only measure how memory grows with T, into states.md")
     parser.add_argument("--draw", action="store_true", help="only make table and figure anew")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # else what compiling takes depends on earlier runs
     torch.set_num_threads(options.threads)  # before any work, so that forks share no pool of threads
     out = options.out or ROOT / "results" / ("adjoint" if options.device == "cpu" else "adjoint-cuda")
     out.mkdir(parents=True, exist_ok=True)

@@ -100,8 +100,7 @@ class Distiller:
         initial: function from a seed to initial parameters ``{name: tensor}``.
         sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
         teacher: a trained :class:`recbole_farzi.student.Student` or :class:`recbole_farzi.ensemble.Ensemble`, without
-            dropout, whose predictions are part of the outer
-            loss's targets where ``outer.teacher`` is above 0; or None.
+            dropout, whose predictions are part of the outer loss's targets where ``outer.teacher`` is above 0; or None.
         experts: for the objective ``trajectory``: parameters ``{name: tensor}`` of each expert at moments of its training, in
             their order; a tuple of tuples of at least two.
         ranks: ``(r1, r2)`` of Tucker's factors of ``Z``, or None for ``Z`` itself.

@@ -194,6 +194,6 @@ def _read(place, fingerprint, device, teachers):
             True,
             fingerprint,
         )
-    except (StorageError, KeyError, TypeError, ValueError) as error:
+    except (StorageError, LookupError, TypeError, ValueError) as error:
         logging.getLogger().warning(f"The pool in {place} cannot be used and is built anew: {error}")
         return None

@@ -1,5 +1,7 @@
 """The pool of trained models: built, kept, used again only while nothing that matters has changed."""
 
+import json
+
 import pytest
 import torch
 
@@ -77,6 +79,10 @@ def test_a_damaged_pool_is_built_anew(build, tmp_path):
     (manifest,) = (tmp_path / "pool").glob("pool-*/pool.json")
     manifest.write_text("{}")
     assert not build().reused
+    emptied = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**emptied, "models": []}))
+    third = build()
+    assert not third.reused and same(first.models[0], third.models[0])
 
 
 def test_a_pool_without_its_manifest_is_not_finished(build, tmp_path):
