@@ -122,13 +122,15 @@ class ContenderFactory:
         start: the one from which distillation started.
         teacher: function that gives what is trained on the real data (:meth:`recbole_farzi.trainer.FarziTrainer.teacher`).
         teacher_digest: text that changes with the teacher.
+        pool: :class:`recbole_farzi.pool.Pool` of models of the same settings, which are full data's first runs; or None.
     """
 
-    def __init__(self, config, options, split, factory, traits, summary, start, teacher, teacher_digest):
+    def __init__(self, config, options, split, factory, traits, summary, start, teacher, teacher_digest, pool=None):
         self.config, self.options, self.split = config, options, split
         self.factory, self.traits = factory, traits
         self.summary, self.start = summary, start
         self.teacher, self.teacher_digest = teacher, teacher_digest
+        self.pool = pool
         self.seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
         self.name = factory.model_class.__name__
         self._words = _WORDS[config["farzi_positions"]]
@@ -177,11 +179,27 @@ class ContenderFactory:
 
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data
-        run = self._on_prefixes if how == "prefixes" else functools.partial(self._on_windows, sequences)
-        return Contender(
-            "full", "full data", f"{self.name} on all training events, early stopping on validation", sequences.events,
-            sequences.events * BYTES_PER_EVENT, self.seeds, run, how,
-        )  # fmt: skip
+        note = f"{self.name} on all training events, early stopping on validation"
+        size = sequences.events * BYTES_PER_EVENT
+        if how == "prefixes":
+            return Contender("full", "full data", note, sequences.events, size, self.seeds, self._on_prefixes, how)
+        # The seeds of the pool's models: trained once, they are teachers and full data both.
+        seeds = tuple(self.config["seed"] + number for number in range(len(self.seeds)))
+        return Contender("full", "full data", note, sequences.events, size, seeds, self._as_pooled, how)
+
+    def _as_pooled(self, seed, tell, state_file=None):
+        """Training on all events: the pool's model of that seed, if training again would give the same."""
+        sequences, dataset, size = self.split.sequences, self.split.train.dataset, self.config["train_batch_size"]
+        plain = WindowLoader(sequences, dataset, size, seed)
+        plain.by_rows = self.traits.by_rows
+        found = self.pool.model_of(seed) if self.pool and len(plain) >= _LEAST_STEPS else None
+        if found is None:
+            return self._on_windows(sequences, seed, tell, state_file)
+        trainer = WindowTrainer(self.config, self.factory(seed), self.traits)
+        trainer.eval_collector.data_collect(self.split.train)
+        state, seconds = found
+        trainer.model.load_state_dict(state)
+        return trainer, seconds
 
     def _soft(self, key, label, note, summary):
         def run(seed, tell, state_file=None):

@@ -32,6 +32,7 @@ class Pool:
 
     Attributes:
         models: state dicts of the models that teach, best on validation first.
+        trained: of every model, in the order of training: its seed, its file, and the seconds that it took.
         snapshot_files: for each model the files of its snapshots, in the order of its training.
         device: where tensors are read to.
         score: the best model's validation score.
@@ -41,12 +42,18 @@ class Pool:
     """
 
     models: tuple
+    trained: tuple
     snapshot_files: tuple
     device: torch.device
     score: float
     seconds: float
     reused: bool
     fingerprint: str
+
+    def model_of(self, seed):
+        """``(state dict, seconds)`` of the model that was trained with a seed; None if there is none."""
+        found = next((model for model in self.trained if model[0] == seed), None)
+        return found and (load_tensors(found[1], self.device), found[2])
 
     @functools.cached_property
     def experts(self):
@@ -187,6 +194,7 @@ def _read(place, fingerprint, device, teachers):
             load_tensors(place / model["file"])
         return Pool(
             tuple(load_tensors(place / model["file"], device) for model in models[:teachers]),
+            tuple((int(model["seed"]), place / model["file"], float(model["seconds"])) for model in manifest["models"]),
             tuple(map(tuple, files.values())),
             device,
             models[0]["score"],

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from recbole_farzi.models import ModelFactory
+from recbole_farzi.contenders import ContenderFactory
+from recbole_farzi.inspection import inspect_model
+from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
-from recbole_farzi.inspection import inspect_model
 
 
 @pytest.fixture
@@ -35,6 +36,29 @@ def test_a_pool_is_built_once(build):
     assert len(first.snapshots) == len(second.snapshots) == 3
     assert all(same(one, other) for one, other in zip(first.snapshots, second.snapshots))
     assert not same(first.snapshots[0], first.snapshots[1])
+
+
+@pytest.mark.parametrize("batch", [1, 1000], ids=["alike", "too few batches to be alike"])
+def test_full_data_is_the_pool(build, make_config, tiny_split, batch):
+    """What is taken from the pool is what training again gives; where it would not be, it is trained."""
+    given = {"farzi_pool_models": 2, "farzi_seeds": 3, "train_batch_size": batch, "epochs": 2}
+    pool = build(**given)
+    config, model_class = make_config(**given, farzi_contenders=["full"])
+    factory = ModelFactory(model_class, config, tiny_split.train.dataset)
+    outcomes = []
+    for offered in (pool, None):
+        (full,) = ContenderFactory(
+            config, read_options(config), tiny_split, factory, inspect_model(factory(0)), None, None, None, None, offered
+        ).contenders()
+        assert full.seeds == tuple(config["seed"] + number for number in range(3))
+        outcomes.append([])
+        for seed in full.seeds:
+            with seeded(seed):
+                trainer, seconds = full.run(seed, lambda progress: None)
+            outcomes[-1].append(trainer.evaluate(tiny_split.test, load_best_model=False))
+            taken = offered is not None and batch == 1 and seed < full.seeds[2]
+            assert (seconds in [entry[2] for entry in pool.trained]) == taken
+    assert outcomes[0] == outcomes[1]
 
 
 def test_what_does_not_matter_does_not_rebuild(build):
