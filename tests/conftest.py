@@ -98,6 +98,7 @@ def tiny_options():
         "MAX_ITEM_LIST_LENGTH": 10,
         "hidden_size": 8,
         "inner_size": 16,
+        "n_layers": 1,
         "embedding_size": 8,
         "epochs": 3,
         "eval_batch_size": 64,
