@@ -2,7 +2,8 @@
 
 What is where, NAME being ``DATASET-MODEL-STUDY``:
 
-``CHECKPOINT_DIR/studies/NAME/``       ``plan.json`` (what was decided), ``study.db`` (Optuna), ``pools/`` and a folder a trial
+``CHECKPOINT_DIR/studies/NAME/``       ``plan.json`` (what was decided), ``study.db`` (Optuna) and a folder a trial
+``CHECKPOINT_DIR/studies/pools/``      teachers: what is trained on the real data, once for all trials of all studies that want the same
 ``REPORT_PATH/NAME/``                  ``trials.csv``, ``test.csv``, ``points.csv``, ``study.md``, ``figure.html``, ``figure.svg``,
                                        ``study.json``
 
@@ -45,6 +46,10 @@ _POLL = 2.0  # seconds
 class _Places(NamedTuple):
     state: Path
     output: Path
+
+    @property
+    def pools(self):
+        return self.state.parent / "pools"
 
 
 def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=None, jobs=1, budget=None, command=""):
@@ -278,7 +283,7 @@ class _Planner:
         given = {name: value for name, value in self.setting.options.items() if name not in QUANTITIES}
         setting = Setting(self.setting.model, self.setting.dataset, self.setting.files, given, self.setting.contenders)
         folder = self.places.state / f"probe-{digest([options, _of(setting)])[:12]}"
-        outcome = run_trial(setting, {**options, "farzi_fresh": False}, folder, self.places.state / "pools", False, watch)
+        outcome = run_trial(setting, {**options, "farzi_fresh": False}, folder, self.places.pools, False, watch)
         if outcome["error"]:
             raise OptionError(f"a probe of {point.label} fails: {outcome['error']}")
         return outcome, folder
@@ -370,7 +375,7 @@ def _work(places, plan, board, deadline, bar=None, gpu=None):
             tell(0.0)
             folder = _folder(places, plan, task.point, task.params, task.seed)
             outcome = run_trial(
-                setting, _options_of(plan, task.point, task.params, task.seed), folder, places.state / "pools", task.final, tell
+                setting, _options_of(plan, task.point, task.params, task.seed), folder, places.pools, task.final, tell
             )
             board.tell(task, outcome["valid"])
         longest = max(longest, time.perf_counter() - begun)

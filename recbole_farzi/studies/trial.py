@@ -1,7 +1,7 @@
 """One trial of a study: an ordinary distillation, scored on validation; where it is final, evaluated on test as well.
 
 A trial has a folder of its own, named after all that it depends on: an interrupted one goes on there. Teachers are shared:
-the pool of models trained on the real data is built once for each seed and copied from ``pools`` beside the trials.
+the pool of models trained on the real data is built once for each seed, for all studies, and copied from their ``pools``.
 """
 
 import contextlib
