@@ -29,7 +29,7 @@ __all__ = ["Point", "Search", "Size", "Study", "load_study", "study_names"]
 
 _KEYS = {"title", "question", "options", "tune", "groups", "contenders", "reference", "figure", "sizes", "tiny"}
 _OF_GROUP = {"label", "options", "vary", "tune"}
-_OF_SIZE = {"seeds", "candidates", "points", "options"}
+_OF_SIZE = {"seeds", "candidates", "points", "options", "tuning"}
 _OF_FIGURE = {"x", "log", "metric", "categories"}
 
 
@@ -75,12 +75,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a study is run: distillation seeds of each point, candidates of each tuned option, points, options."""
+    """How much of a study is run: distillation seeds of each point, candidates of each tuned option, points, options.
+
+    ``tuning``: options that candidates have in place of those, so that tuning can be cheaper than what is then evaluated.
+    """
 
     seeds: int = 1
     candidates: Optional[int] = None
     points: int = 1_000_000
     options: Mapping = field(default_factory=dict)
+    tuning: Mapping = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -234,7 +238,8 @@ class _Reader:
         for key in ("seeds", "candidates", "points"):
             if key in given and (isinstance(given[key], bool) or not isinstance(given[key], int) or given[key] < 1):
                 raise self._wrong(f"{key} of a size must be a whole number of at least 1")
-        return Size(**{**given, "options": self._options(given.get("options"), "options of a size")})
+        parts = {name: self._options(given.get(name), f"{name} of a size") for name in ("options", "tuning")}
+        return Size(**{**given, **parts})
 
     def _options(self, given, what):
         given = self._mapping(given, what)

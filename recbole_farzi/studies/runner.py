@@ -163,6 +163,7 @@ class _Planner:
             "impossible": impossible,
             "seeds": size.seeds,
             "candidates": size.candidates,
+            "tuning": {k: v for k, v in size.tuning.items() if k not in self.overrides},
             "reference": self.study.reference,
             "x": self.study.x,
             "log": self.study.log,
@@ -175,7 +176,7 @@ class _Planner:
             "command": command or f"recbole_farzi.studies.run_study({self.study.name!r})",
             "environment": environment(self.config["device"]),
         }  # fmt: skip
-        plan["key"] = digest({name: plan[name] for name in ("given", "setting", "points")})[:12]
+        plan["key"] = digest({name: plan[name] for name in ("given", "setting", "points", "tuning")})[:12]
         write_json(self.places.state / "plan.json", plan)
         return plan
 
@@ -255,7 +256,12 @@ class _Planner:
                 students = options.output.seeds * len(self.study.contenders)
                 one = budgets.seconds_of(costs, options.outer, options.summary.start_draws, students)
                 candidates = len(list(_corners(point.tune, every=True))) if point.tune else 0
-                trials += [one] * (candidates + size.seeds - bool(candidates))
+                if size.tuning:
+                    tuned = {**self.setting.options, **size.options, **point.options, **size.tuning, **self.overrides}
+                    cheap = read_options(self._config(tuned)[0])
+                    trials += [budgets.seconds_of(costs, cheap.outer, cheap.summary.start_draws, 0)] * candidates + [one] * size.seeds
+                else:
+                    trials += [one] * (candidates + size.seeds - bool(candidates))
             return budgets.seconds_of_study(costs, trials, size.seeds, jobs)
 
         room = _STAY * seconds - spent
@@ -339,14 +345,15 @@ def _board(places, plan):
     return Board(places.state / "study.db", plan["key"], _points_of(plan), plan["seeds"], plan["candidates"], plan["bigger"])
 
 
-def _options_of(plan, point, params, seed):
+def _options_of(plan, point, params, seed, final):
     base = plan["setting"][3].get("seed")
     first = base if isinstance(base, int) else 2020  # RecBole's own default
-    return {**point.options, **params, "seed": first + 100_000 * seed, "farzi_fresh": False}
+    tuning = {} if final else plan["tuning"]
+    return {**point.options, **params, **tuning, "seed": first + 100_000 * seed, "farzi_fresh": False}
 
 
-def _folder(places, plan, point, params, seed):
-    return places.state / f"trial-{digest([plan['given'], plan['setting'], _options_of(plan, point, params, seed)])[:16]}"
+def _folder(places, plan, point, params, seed, final):
+    return places.state / f"trial-{digest([plan['given'], plan['setting'], _options_of(plan, point, params, seed, final)])[:16]}"
 
 
 def _work(places, plan, board, deadline, bar=None, gpu=None):
@@ -357,7 +364,7 @@ def _work(places, plan, board, deadline, bar=None, gpu=None):
     while True:
         if deadline is not None and time.perf_counter() + longest > deadline:
             return
-        task, held = board.claim(lambda task: alone_in(_folder(places, plan, task.point, task.params, task.seed)))
+        task, held = board.claim(lambda task: alone_in(_folder(places, plan, *_of_task(task))))
         if task is None:
             done, total = board.counts()
             if done >= total:
@@ -373,14 +380,21 @@ def _work(places, plan, board, deadline, bar=None, gpu=None):
 
         with held:
             tell(0.0)
-            folder = _folder(places, plan, task.point, task.params, task.seed)
-            outcome = run_trial(
-                setting, _options_of(plan, task.point, task.params, task.seed), folder, places.pools, task.final, tell
-            )
+            folder, options = _folder(places, plan, *_of_task(task)), _options_of(plan, *_of_task(task))
+            outcome = run_trial(setting, options, folder, places.pools, task.final or _is_sole(plan, task), tell)
             board.tell(task, outcome["valid"])
         longest = max(longest, time.perf_counter() - begun)
         if bar is not None:
             _show(bar, write_outputs(places, plan, board))
+
+
+def _of_task(task):
+    return task.point, task.params, task.seed, task.final
+
+
+def _is_sole(plan, task):
+    """Whether a candidate has no rival, so that it is sure to be evaluated on test: then at once."""
+    return not plan["tuning"] and all(len(search.values) == 1 for search in task.point.tune.values())
 
 
 def _show(bar, found):
@@ -482,9 +496,9 @@ def write_outputs(places, plan, board):
 
 def _trial(places, plan, point, params, seed, final):
     """A trial as plain values: what it is, and its outcome as far as there is one."""
-    folder = _folder(places, plan, point, params, seed)
+    folder = _folder(places, plan, point, params, seed, final)
     outcome = read_outcome(folder) or {}
-    again = final and seed == 0 and bool(point.tune)  # the candidate that was chosen, evaluated on test
+    again = final and seed == 0 and bool(point.tune) and not plan["tuning"]  # the candidate that was chosen, evaluated on test
     ended = bool(outcome) and (not final or bool(outcome["error"]) or "test" in outcome)
     state = "failed" if outcome.get("error") else "done" if ended else "open"
     if not final:
