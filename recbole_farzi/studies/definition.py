@@ -9,6 +9,8 @@ group is one point, or, with ``vary``, the cross product of its values:
 ``vary``        option to a list of values
 ``tune``        option to a list of values, all tried, or to ``{low, high, log}``, searched by Optuna's TPE; each point
                 takes the value that is best on validation
+``instead``     options that the group has in place of those of a size, as where a point would be too dear; the command
+                line wins over them
 ==============  ====================================================================================================
 
 Beside options, a group may set what depends on the data (:mod:`recbole_farzi.studies.quantities`) and ``data``, a
@@ -28,7 +30,7 @@ from recbole_farzi.studies.quantities import QUANTITIES
 __all__ = ["Point", "Search", "Size", "Study", "load_study", "study_names"]
 
 _KEYS = {"title", "question", "options", "tune", "groups", "contenders", "reference", "figure", "sizes", "tiny"}
-_OF_GROUP = {"label", "options", "vary", "tune"}
+_OF_GROUP = {"label", "options", "vary", "tune", "instead"}
 _OF_SIZE = {"seeds", "candidates", "points", "options", "tuning"}
 _OF_FIGURE = {"x", "log", "metric", "categories"}
 
@@ -63,6 +65,7 @@ class Point:
         x: where it is on the figure's axis: a number, or a text.
         options: what sets it apart.
         tune: option to :class:`Search`.
+        instead: options in place of a size's.
     """
 
     key: str
@@ -71,6 +74,7 @@ class Point:
     x: Any
     options: Mapping
     tune: Mapping = field(default_factory=dict)
+    instead: Mapping = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Study:
         return [
             Point(
                 point.key, point.label, point.series, point.x, point.options,
-                {name: search.thinned(size.candidates or len(search.values)) for name, search in point.tune.items()},
+                {name: search.thinned(size.candidates or len(search.values)) for name, search in point.tune.items()}, point.instead,
             )
             for number, point in enumerate(self.points)
             if number in chosen
@@ -202,6 +206,7 @@ class _Reader:
         options = self._options(group.get("options"), "options of a group")
         vary = self._options(group.get("vary"), "vary")
         tune = self._tune(group["tune"]) if "tune" in group else tune
+        instead = self._options(group.get("instead"), "instead")
         for option, values in vary.items():
             if not isinstance(values, list) or not values:
                 raise self._wrong(f"vary: {option} must be a list of values")
@@ -216,7 +221,7 @@ class _Reader:
             for option in tune:
                 if option in varied or option in options:
                     raise self._wrong(f"{option} is tuned and set by the same point {label}")
-            yield Point(_slug(label), label, series if vary and not by_name else "", x, {**options, **varied}, tune)
+            yield Point(_slug(label), label, series if vary and not by_name else "", x, {**options, **varied}, tune, instead)
 
     def _tune(self, given):
         out = {}

@@ -201,9 +201,9 @@ class _Planner:
 
     def _points(self, size):
         """Points of a size with plain options, all checked; and those that are impossible on this data, with the reason."""
-        common = {**size.options, **self.overrides}
         points, impossible = [], {}
         for point in self.study.at(size):
+            common = {**size.options, **point.instead, **self.overrides}
             options = {**{k: v for k, v in common.items() if k not in point.options and k not in point.tune}, **point.options}
             options, facts = self._facts(options)
             config, _ = self._config({**self.setting.options, **options})

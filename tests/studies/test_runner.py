@@ -113,3 +113,43 @@ def test_two_jobs_divide_the_trials(small):
     code, found = small("two", "--jobs", "2")
     assert code == 0
     assert sorted(found["test.csv"].splitlines()) == sorted(undisturbed["test.csv"].splitlines())
+
+
+TUNED = """
+title: Tuned
+question: Is tuning cheaper than what is evaluated, and is nothing done twice?
+tune: {farzi_inner_learning_rate: [0.01, 0.02]}
+groups:
+  - label: rivals
+  - label: sole
+    tune: {farzi_inner_learning_rate: [0.01]}
+    instead: {farzi_window: 2}
+sizes:
+  - {seeds: 1, tuning: {farzi_outer_steps: 0}, options: {farzi_outer_steps: 2}}
+  - {seeds: 1, options: {farzi_outer_steps: 2}}
+"""
+
+
+@pytest.mark.slow
+def test_candidates_can_be_cheaper_and_one_without_rivals_is_evaluated_at_once(arguments, workplace, monkeypatch):
+    (workplace / "tuned.yaml").write_text(TUNED)
+    given = [a for a in arguments("size") if a.partition("=")[0] not in ("--farzi_outer_steps", "--farzi_window")]
+    given[given.index("size")] = "tuned.yaml"
+    real, begun = runner.run_trial, []
+
+    def counted(setting, options, folder, pools, final, tell):
+        begun.append((options["farzi_outer_steps"], final, options["farzi_window"]))
+        return real(setting, options, folder, pools, final, tell)
+
+    monkeypatch.setattr(runner, "run_trial", counted)
+    for size, asked in (
+        ("1", [(0, False, 6), (0, False, 6), (2, True, 6), (0, False, 2), (2, True, 2)]),
+        ("2", [(2, False, 6), (2, False, 6), (2, True, 6), (2, True, 2), (2, True, 2)]),
+    ):
+        begun.clear()
+        given[given.index("--budget") + 1] = size
+        assert main(given) == 0
+        assert begun == asked
+        trials = read(workplace / "report" / "tiny-SASRec-tuned", "trials.csv")
+        assert len(trials) == 5 and {row["state"] for row in trials} == {"done"}
+    assert len(list((workplace / "saved" / "studies" / "pools").glob("pool-*/pool.json"))) == 1
