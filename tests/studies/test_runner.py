@@ -28,7 +28,9 @@ def _varied(study):
 
     from recbole_farzi.studies import load_study
 
-    return {name for point in load_study(study, SASRec).points for name in (*point.options, *point.tune)}
+    study = load_study(study, SASRec)
+    kept = {"farzi_pool_models", "farzi_pool_snapshots"} & set(study.options)  # experts, which an objective needs
+    return {name for point in study.points for name in (*point.options, *point.tune)} | kept
 
 
 def read(folder, name):
