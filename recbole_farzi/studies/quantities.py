@@ -2,7 +2,7 @@
 
 ===============================  ===================================================================================
 ``events_share: s``              ``farzi_sequences`` such that the summary has this share of the training events
-``bytes_share: s``               the same for bytes: Z, M and b against 4 bytes an event
+``bytes_share: s``               the same for bytes: Z, M, b and the items that are read, against 4 bytes an event
 ``farzi_latent_dim: full``       the smallest rank at which ``Z M`` can be any matrix: min(mu xi, V - 1)
 ``step_seconds: s``              ``farzi_outer_steps`` such that these take s seconds of processor time, as measured on a few
                                  (:mod:`recbole_farzi.studies.runner`); validated :data:`VALIDATIONS` times, the running mean as
@@ -99,16 +99,17 @@ def _share(options, name):
 
 def _of_bytes(share, get, length, facts):
     numbers = share * facts.events * BYTES_PER_EVENT * 8 / get("farzi_bits")
+    ids = 0 if get("farzi_inputs") == "soft" else (2 if facts.vocabulary <= 2**16 else 4) * 8 // get("farzi_bits")  # of an event
     rank = get("farzi_latent_dim")
     if rank == "full":
         rank = facts.vocabulary - 1  # with fewer events the rank, and the bytes, are smaller: then that is the largest that fits
         fitting = [
             count for count in range(1, int(numbers // length) + 1)
-            if _numbers(count * length, min(count * length, rank), facts) <= numbers
+            if _numbers(count * length, min(count * length, rank), facts) + ids * count * length <= numbers
         ]  # fmt: skip
         sequences = max(fitting, default=0)
     else:
-        sequences = int((numbers - (rank + 1) * facts.vocabulary) // (rank * length))
+        sequences = int((numbers - (rank + 1) * facts.vocabulary) // ((rank + ids) * length))
     if sequences < 1:
         raise DataError(
             f"rank {rank} does not fit: the token decoder leaves no room for a sequence of {length} events in "

@@ -1,14 +1,18 @@
 """Shares of events and bytes, and full rank, as plain options."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.studies.quantities import Facts, resolve, steps_in_time
+from recbole_farzi.summary import Summary
 
 FACTS = Facts(events=98_114, vocabulary=1_683, maximum=50)
 DEFAULTS = {
     "farzi_length": None, "farzi_bits": 16, "farzi_latent_dim": 16, "farzi_sequences": 50, "farzi_inner_batch_size": 10,
-    "farzi_inner_steps": 100, "farzi_window": 40,
+    "farzi_inner_steps": 100, "farzi_window": 40, "farzi_inputs": "soft",
 }  # fmt: skip
 
 
@@ -21,12 +25,15 @@ def test_a_share_of_the_events():
     assert resolved(events_share=0.0005) == {"farzi_sequences": 1, "farzi_inner_batch_size": 1}
 
 
+@pytest.mark.parametrize("inputs", ["soft", "generated"])
 @pytest.mark.parametrize("rank", [2, 16, 32])
-def test_a_share_of_the_bytes_is_filled_and_not_more(rank):
-    sequences = resolved(bytes_share=0.35, farzi_latent_dim=rank)["farzi_sequences"]
+def test_a_share_of_the_bytes_is_filled_and_not_more(rank, inputs):
+    sequences = resolved(bytes_share=0.35, farzi_latent_dim=rank, farzi_inputs=inputs)["farzi_sequences"]
 
     def size(count):
-        return 2 * (rank * (count * 51 + 1683) + 1683)
+        summary = Summary(torch.rand(count, 51, rank).half().float(), torch.zeros(rank, 1683), torch.zeros(1683), 1.0)
+        items = torch.ones(count, 51, dtype=torch.long)
+        return (summary if inputs == "soft" else replace(summary, inputs=items)).nbytes
 
     assert size(sequences) <= 0.35 * 98_114 * 4 < size(sequences + 1)
 
