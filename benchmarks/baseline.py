@@ -2,6 +2,7 @@
 
     python benchmarks/baseline.py -m SASRec -d ml-100k --trials 16
     python benchmarks/baseline.py -m SASRec -d ml-100k --trials 16 --prefixes     # RecBole's own training, much slower
+    python benchmarks/baseline.py -d amazon-magazine --space "{hidden_size: [64, 128]}" --name wider    # values of one's own
 
 Every trial is trained with early stopping through RecBole's Trainer and evaluated on the *validation* split by RecBole's
 evaluator; the test split is not touched. Trials are drawn from one seed, so that a longer search begins with the trials of
@@ -42,12 +43,12 @@ SPACE = {
 DROPOUT = ("hidden_dropout_prob", "attn_dropout_prob", "dropout_prob")
 
 
-def draw(number, seed):
+def draw(number, seed, space=SPACE):
     """Options of trial ``number``; none for the first, which is what the property files say."""
     if number == 0:
         return {}
     rng = np.random.default_rng([seed, number])
-    drawn = {name: values[int(rng.integers(len(values)))] for name, values in SPACE.items()}
+    drawn = {name: values[int(rng.integers(len(values)))] for name, values in space.items()}
     dropout = drawn.pop("dropout")
     return {**drawn, "inner_size": 2 * drawn["hidden_size"], **{name: dropout for name in DROPOUT}}
 
@@ -82,21 +83,25 @@ def main():
     parser.add_argument("--trials", type=int, default=16)
     parser.add_argument("--prefixes", action="store_true", help="RecBole's own prefix augmentation")
     parser.add_argument("--seed", type=int, default=2020)
+    parser.add_argument("--space", type=yaml.safe_load, default={}, help="option to a list of values, in place of SPACE's")
+    parser.add_argument("--name", help="of the search, where there is more than one; added to the record's name")
     known, rest = parser.parse_known_args()
     overrides = parse_overrides(rest)
     config, _ = build_config(known.model, known.dataset, known.config_files, overrides)
     init_logger(config)
     logging.getLogger().setLevel(logging.WARNING)
     name = f"{known.dataset}-{known.model}{'-prefixes' if known.prefixes else ''}"
+    name += f"-{known.name}" if known.name else ""
+    space = {**SPACE, **known.space}
     record = ROOT / "results" / "baseline" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
-    asked = {"seed": known.seed, "space": SPACE, "overrides": overrides}
+    asked = {"seed": known.seed, "space": space, "overrides": overrides}
     stored = read_json(record) if record.is_file() else {"asked": asked, "trials": []}
     if stored["asked"] != asked:
         sys.exit(f"{record} holds a search of other options or another space; move it away first")
     trials = stored["trials"]
     for number in tqdm(range(len(trials), known.trials), initial=len(trials), total=known.trials, ncols=100):
-        drawn = draw(number, known.seed)
+        drawn = draw(number, known.seed, space)
         found = train(known.model, known.dataset, known.config_files, {**overrides, **drawn}, known.prefixes, known.seed)
         trials.append({"options": drawn, **found})
         write_json(record, stored)
