@@ -100,9 +100,10 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     if found is not None:
         logger.info(set_color("Pool", "pink") + f": reused from {place}")
         return found
-    if config["farzi_fresh"] or (place / _MANIFEST).exists():  # unwanted, or damaged
+    if config["farzi_fresh"]:
         remove_tree(place)
     check_writable(place)
+    remove(place / _MANIFEST)  # of a damaged pool: what is whole of it is taken below
     models = [
         _build_model(number, config, options, factory, traits, sequences, valid_data, place, fingerprint, show_progress)
         for number in range(options.models)
@@ -110,12 +111,6 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
     manifest = {
         "fingerprint": fingerprint,
         "depends_on": depends,
-        "snapshots": [
-            name
-            for number in range(options.models)
-            for name in (_snapshot_name(number, epoch) for epoch in options.snapshots)
-            if (place / name).is_file()  # training may have ended before
-        ],
         "models": models,
         "seconds": sum(model["seconds"] for model in models),
         "bigger_is_better": bool(config["valid_metric_bigger"]),
@@ -140,12 +135,18 @@ def _build_model(number, config, options, factory, traits, sequences, valid_data
     """Train one model of the pool, or take it, or go on with it, if an earlier process got so far; returns its entry."""
     done, state_file = place / f"model{number}.json", place / f"model{number}.state.pt"
     seed, logger = config["seed"] + number, logging.getLogger()
-    if done.is_file():
-        with contextlib.suppress(StorageError, TypeError, KeyError):  # not of ours: trained again
+    if done.exists():
+        try:
             entry = read_json(done)
-            if entry["fingerprint"] == fingerprint and (place / entry["file"]).is_file():
+            if entry["fingerprint"] == fingerprint:
+                for name in (entry["file"], *entry["snapshots"]):
+                    _load(place, name, entry)
                 remove(state_file)  # left by a process that was killed before it could
                 return entry
+        except (StorageError, LookupError, TypeError, AttributeError) as error:
+            logger.warning(f"Model {number + 1} of the pool in {place} cannot be used and is trained anew: {error}")
+    if state_file.exists() and not _goes_on(place, number, state_file, options.snapshots):
+        remove(state_file)
     logger.info(set_color("Pool", "pink") + f": training model {number + 1} of {options.models} on the real data")
     model = factory(seed)
     trainer = WindowTrainer(config, model, traits)
@@ -171,37 +172,65 @@ def _build_model(number, config, options, factory, traits, sequences, valid_data
         score, _ = trainer.fit(loader, valid_data, verbose=False, saved=True, show_progress=show_progress)
     name = f"model{number}.pt"
     save_tensors(place / name, trainer._best_state)
-    entry = {"file": name, "seed": seed, "score": float(score), "seconds": trainer.seconds, "fingerprint": fingerprint}
+    snapshots = [_snapshot_name(number, epoch) for epoch in options.snapshots if epoch <= epochs_done]  # training may end before
+    entry = {
+        "file": name, "snapshots": snapshots, "seed": seed, "score": float(score), "seconds": trainer.seconds, "fingerprint": fingerprint,
+        "sha256": {file: _checksum(load_tensors(place / file)) for file in (name, *snapshots)},
+    }  # fmt: skip
     write_json(done, entry)
     remove(state_file)
     return entry
 
 
+def _goes_on(place, number, state_file, snapshots):
+    """Whether a training that was interrupted can go on: its state and the snapshots that it took before are whole."""
+    try:
+        epoch = load_tensors(state_file)["epoch"]
+        for taken in snapshots:
+            if taken <= epoch:
+                load_tensors(place / _snapshot_name(number, taken))
+        return True
+    except (StorageError, LookupError, TypeError) as error:
+        logging.getLogger().warning(f"Model {number + 1} of the pool in {place} cannot go on and is trained anew: {error}")
+        return False
+
+
+def _checksum(state):
+    return digest([[name, digest(value)] for name, value in state.items()])
+
+
+def _load(place, name, entry, device="cpu"):
+    """The parameters in a file of a model, which must be those that its entry speaks of."""
+    state = load_tensors(place / name, device)
+    if _checksum(state) != entry["sha256"][name]:
+        raise StorageError(f"{place / name} is not what was written (checksum differs)")
+    return state
+
+
 def _read(place, fingerprint, device, teachers):
-    if not (place / _MANIFEST).is_file():
+    if not (place / _MANIFEST).exists():
         return None
     try:
         manifest = read_json(place / _MANIFEST)
         if manifest["fingerprint"] != fingerprint:
             return None
         sign = 1 if manifest["bigger_is_better"] else -1
+        for model in manifest["models"]:
+            for name in model["snapshots"]:
+                _load(place, name, model)  # a damaged one is found out now
         models = sorted(manifest["models"], key=lambda model: -sign * model["score"])
-        files = {}
-        for name in manifest["snapshots"]:  # model after model
-            load_tensors(place / name)  # a damaged one is found out now
-            files.setdefault(name.partition("-")[0], []).append(place / name)
         for model in models[teachers:]:
-            load_tensors(place / model["file"])
+            _load(place, model["file"], model)
         return Pool(
-            tuple(load_tensors(place / model["file"], device) for model in models[:teachers]),
+            tuple(_load(place, model["file"], model, device) for model in models[:teachers]),
             tuple((int(model["seed"]), place / model["file"], float(model["seconds"])) for model in manifest["models"]),
-            tuple(map(tuple, files.values())),
+            tuple(tuple(place / name for name in model["snapshots"]) for model in manifest["models"]),
             device,
             models[0]["score"],
             manifest["seconds"],
             True,
             fingerprint,
         )
-    except (StorageError, LookupError, TypeError, ValueError) as error:
-        logging.getLogger().warning(f"The pool in {place} cannot be used and is built anew: {error}")
+    except (StorageError, LookupError, TypeError, ValueError, AttributeError) as error:
+        logging.getLogger().warning(f"The pool in {place} is damaged, and what is no longer whole is trained anew: {error}")
         return None

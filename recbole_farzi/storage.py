@@ -110,10 +110,14 @@ def read_arrays(path):
 
 
 def save_tensors(path, value):
-    """Write nested dicts, lists, numbers, texts and tensors; what :func:`load_tensors` reads."""
+    """Write nested dicts, lists, numbers, texts and tensors; what :func:`load_tensors` reads.
+
+    The file is PyTorch's own, a zip archive, whose comment is a checksum of the rest: PyTorch looks at none when it reads.
+    """
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    write_bytes(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_bytes(path, content[:-2] + _checksum(content))  # the last two bytes are the length of the comment
 
 
 def load_tensors(path, device="cpu"):
@@ -127,11 +131,23 @@ def load_tensors(path, device="cpu"):
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     try:
+        content, checksum = content[:-_CHECKSUM] + b"\0\0", content[-_CHECKSUM:]
+        if checksum != _checksum(content):
+            raise ValueError("its checksum differs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign pickles, which are refused
             return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many types for damaged or foreign files
         raise StorageError(f"{path} is damaged or no file of this plugin; remove it to begin anew") from error
+
+
+def _checksum(archive):
+    """A zip archive's comment, with the two bytes of its length before it."""
+    comment = b"sha256 " + digest(archive).encode()
+    return len(comment).to_bytes(2, "little") + comment
+
+
+_CHECKSUM = 2 + len("sha256 ") + 64
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The pool of trained models: built, kept, used again only while nothing that matters has changed."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from recbole_farzi.inspection import inspect_model
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
+from recbole_farzi.training import WindowTrainer
 
 
 @pytest.fixture
@@ -107,6 +109,79 @@ def test_a_damaged_pool_is_built_anew(build, tmp_path):
     manifest.write_text(json.dumps({**emptied, "models": []}))
     third = build()
     assert not third.reused and same(first.models[0], third.models[0])
+
+
+def flip(path):
+    """One bit of a number: PyTorch reads the file without a word."""
+    content = bytearray(path.read_bytes())
+    state = torch.load(path, weights_only=True)
+    tensor = next(value for value in state.values() if torch.is_tensor(value) and value.is_floating_point() and value.any())
+    at = content.find(tensor.numpy().tobytes())
+    assert at > 0
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+HARMS = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a bit": flip,
+    "of another epoch": lambda path: shutil.copy(path.with_name(f"model0-epoch{2 - (path.name == 'model0.pt')}.pt"), path),
+    "of the other model": lambda path: shutil.copy(path.with_name(path.name.replace("model0", "model1")), path),
+}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "killed in the second model"])
+@pytest.mark.parametrize("file", ["model0.pt", "model0-epoch1.pt"])
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_harmed_file_costs_its_own_model_and_changes_nothing(build, tmp_path, monkeypatch, harm, file, killed):
+    options = {"farzi_pool_models": 2, "farzi_pool_snapshots": [1, 2], "epochs": 2}
+    first = build(**options)
+    models, snapshots = first.models, first.snapshots
+    (place,) = (tmp_path / "pool").glob("pool-*")
+    HARMS[harm](place / file)
+    if killed:
+        (place / "pool.json").unlink()
+        (place / "model1.json").unlink()
+    trained, fit = [], WindowTrainer.fit
+
+    def counted(self, *args, **kwargs):
+        trained.append(self.state_file.name)
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(WindowTrainer, "fit", counted)
+    second = build(**options)
+    assert trained == ["model0.state.pt"] + ["model1.state.pt"] * killed
+    assert all(same(one, other) for one, other in zip(models, second.models, strict=True))
+    assert all(same(one, other) for one, other in zip(snapshots, second.snapshots, strict=True))
+    assert build(**options).reused
+
+
+@pytest.mark.parametrize("file", ["model0.state.pt", "model0-epoch1.pt"])
+@pytest.mark.parametrize("harm", ["gone", "empty", "half"])
+def test_a_training_that_cannot_go_on_begins_anew(build, tmp_path, monkeypatch, harm, file):
+    """Killed in the first model's third epoch, of which a file is harmed before the next start."""
+    options = {"farzi_pool_snapshots": [1, 2, 3], "epochs": 3}
+    first = build(seed=7, **options)
+    with monkeypatch.context() as patch:
+        train = WindowTrainer._train_epoch
+
+        def killed(self, train_data, epoch, *args, **kwargs):
+            patch.setattr(type(self._pace), "due", True)
+            if epoch == 2:
+                raise KeyboardInterrupt
+            return train(self, train_data, epoch, *args, **kwargs)
+
+        patch.setattr(WindowTrainer, "_train_epoch", killed)
+        shutil.rmtree(tmp_path / "pool")
+        with pytest.raises(KeyboardInterrupt):
+            build(seed=7, **options)
+    (path,) = (tmp_path / "pool").glob(f"pool-*/{file}")
+    HARMS[harm](path)
+    second = build(seed=7, **options)
+    assert same(first.models[0], second.models[0])
+    assert all(same(one, other) for one, other in zip(first.snapshots, second.snapshots, strict=True))
 
 
 def test_a_pool_without_its_manifest_is_not_finished(build, tmp_path):

@@ -160,6 +160,22 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path, how
         assert made.exists()
 
 
+def test_one_bit_that_is_another_is_found_though_pytorch_reads_it(tmp_path):
+    path, numbers = tmp_path / "x.pt", torch.arange(1000.0)
+    save_tensors(path, {"t": numbers})
+    whole = path.read_bytes()
+    assert torch.equal(torch.load(path, weights_only=True)["t"], numbers)  # a file as PyTorch's own
+    for place in (0, whole.find(numbers.numpy().tobytes()) + 400, len(whole) - 80, len(whole) - 1):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(StorageError, match="x.pt is damaged"):
+            load_tensors(path)
+    torch.save({"t": numbers}, path)  # without a checksum
+    with pytest.raises(StorageError, match="x.pt is damaged or no file of this plugin"):
+        load_tensors(path)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 10, 0.5, -1])
 def test_a_truncated_file_is_refused(tmp_path, keep):
     path = tmp_path / "x.pt"
