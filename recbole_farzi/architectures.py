@@ -17,13 +17,14 @@ from recbole_farzi.emission import align, summary_digest
 from recbole_farzi.errors import OptionError
 from recbole_farzi.experiment import Experiment
 from recbole_farzi.inspection import check_twice_differentiable
+from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.provenance import environment
 from recbole_farzi.report.architectures import csv_document, markdown_document, relative_intervals
 from recbole_farzi.report.architectures_figure import html_document
 from recbole_farzi.results import gather
-from recbole_farzi.storage import check_writable, write_json, write_text
+from recbole_farzi.storage import check_writable, remove_leftovers, write_json, write_text
 from recbole_farzi.student import Student
 from recbole_farzi.tuning import on_full_data, on_summary, tuned_runs
 
@@ -96,7 +97,17 @@ def compare_architectures(distillers, students, dataset=None, config_file_list=(
         check_twice_differentiable(distiller.student)
     first = students[0]
     folder = Path(first.options.output.report_path) / f"{first.config['dataset']}-architectures"
-    check_writable(folder)
+    state = Path(first.config["checkpoint_dir"]) / "farzi"
+    with alone_in(folder, state):
+        for place in (folder, state, Path("log_tensorboard")):
+            check_writable(place)
+        for place in (folder, state):
+            remove_leftovers(place)
+        return _compare(distillers, students, folder, command)
+
+
+def _compare(distillers, students, folder, command):
+    logger, first = logging.getLogger(), students[0]
     summaries = {distiller.name: _distil(distiller) for distiller in distillers}
     results = {
         "format": _FORMAT,

@@ -5,6 +5,7 @@ Each contender's run is stored as soon as it is there, so that an interrupted jo
 
 import functools
 import logging
+import os
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,7 @@ from recbole_farzi.atomic import check_tokens
 from recbole_farzi.contenders import ContenderFactory, load_trained
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
-from recbole_farzi.errors import DataError, StorageError
+from recbole_farzi.errors import DataError, OptionError, StorageError
 from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options, is_checkpoint
@@ -64,6 +65,7 @@ class Experiment:
             StorageError, DataError
         """
         output, report = places(config, options, model_class)
+        _check_apart(output, {"farzi_report_path": report, "checkpoint_dir": Path(config["checkpoint_dir"]) / "farzi"})
         for place in (output.parent, report.parent, Path(config["checkpoint_dir"]), Path("log_tensorboard")):
             check_writable(place, _LEAST_FREE)
         for place in (output, report, Path(config["checkpoint_dir"]) / "farzi"):
@@ -279,6 +281,17 @@ class Experiment:
     def _asks_for(self, metric):
         """Whether a metric is among the configured ones; others are the report's alone."""
         return metric.partition("@")[0] in {name.lower() for name in self.config["metrics"]}
+
+
+def _check_apart(output, others):
+    """Refuse a folder of the summary that holds others: it is replaced as a whole when a summary is written."""
+    whole = Path(os.path.realpath(output))
+    for option, place in others.items():
+        place = Path(os.path.realpath(place))
+        if whole in (place, *place.parents):
+            raise OptionError(
+                f"the summary would be written to {output}, and replace what is in it: {option} must lie elsewhere (farzi_output_path)"
+            )
 
 
 def places(config, options, model_class):

@@ -101,6 +101,7 @@ class Plan:
         outer_block: real windows whose scores exist at a time.
         sequences, inner_batch_size, checkpoint_every: options ``farzi_...``.
         train_batch_size, eval_batch_size: RecBole's options.
+        kept: models of the pool that are in memory while the summary is distilled: teachers, and snapshots where they are used.
     """
 
     vocabulary: int
@@ -116,6 +117,7 @@ class Plan:
     checkpoint_every: int
     train_batch_size: int
     eval_batch_size: int
+    kept: int = 0
 
 
 def plan(config, options, student):
@@ -142,7 +144,16 @@ def plan(config, options, student):
         checkpoint_every=outer.checkpoint_every,
         train_batch_size=config["train_batch_size"],
         eval_batch_size=config["eval_batch_size"],
+        kept=_kept(config, options),
     )
+
+
+def _kept(config, options):
+    """The teachers as the pool has them and as they predict; snapshots from which trajectories begin; those of experts, twice."""
+    pool, outer = options.pool, options.outer
+    snapshots = pool.models * sum(epoch <= config["epochs"] for epoch in pool.snapshots)
+    matched = 2 * snapshots if outer.objective == "trajectory" else 0
+    return 2 * pool.teachers + max(matched, snapshots if outer.pretrained > 0 else 0)
 
 
 def check_model(model, inner, room):
@@ -256,12 +267,13 @@ def needed(plan, costs):
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
+    kept = plan.kept * plan.parameters * _REAL
     return {
-        "the start": _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY) + 6 * summary + decomposition,
+        "the start": kept + _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY) + 6 * summary + decomposition,
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
-        "distillation": states + 4 * soft_events + 6 * summary + max(inner, outer),
-        "training": 2 * state + _of(costs.outer, plan.train_batch_size),
-        "evaluation": state + _EVALUATION * plan.eval_batch_size * plan.vocabulary * _REAL,
+        "distillation": kept + states + 4 * soft_events + 6 * summary + max(inner, outer),
+        "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size),
+        "evaluation": kept + state + _EVALUATION * plan.eval_batch_size * plan.vocabulary * _REAL,
     }
 
 

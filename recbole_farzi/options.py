@@ -36,7 +36,8 @@ FACTORISATIONS = ("latent", "tucker")
 LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
 KERNELS = ("eager", "compiled", "captured")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
-_LARGEST = 1_000_000_000  # of any number or size that has no bound of its own
+_LARGEST = 1_000_000_000  # of any whole number that has no bound of its own
+_LARGEST_FLOAT = 1e30  # of any other: PyTorch computes in 32 bits, and an optimiser multiplies and divides by them
 
 
 @dataclass(frozen=True)
@@ -345,6 +346,8 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         _check_bounds(name, value, wanted, above, at_least, at_most)
+        if abs(value) > _LARGEST_FLOAT:
+            raise OptionError(f"option {name}={value!r} must be a number of at most {_LARGEST_FLOAT:g}")
         return float(value)
 
     def integer(self, name, at_least=None, at_most=None, optional=False):
@@ -388,10 +391,10 @@ class _Reader:
 
     def numbers(self, name, above):
         """Different numbers in ascending order; there may be none."""
-        wanted = f"a list of numbers above {above:g}"
+        wanted = f"a list of numbers above {above:g} and at most {_LARGEST_FLOAT:g}"
         value = self._get(name, wanted)
         if not isinstance(value, (list, tuple)) or any(
-            isinstance(v, bool) or not isinstance(v, (int, float)) or not above < v <= sys.float_info.max for v in value
+            isinstance(v, bool) or not isinstance(v, (int, float)) or not above < v <= _LARGEST_FLOAT for v in value
         ):
             raise OptionError(f"option {name}={value!r} must be {wanted}")
         return tuple(sorted({float(v) for v in value}))

@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 
 from recbole_farzi.errors import FarziError, OptionError
 from recbole_farzi.signals import ending_signals
-from recbole_farzi.terminal import say
+from recbole_farzi.terminal import forgive_full_disks, say
 
 __all__ = ["main", "run_farzi", "run_students"]
 
@@ -146,6 +146,7 @@ def _start_logging(config, init_logger):
         init_logger(config)
     except OSError as error:
         raise StorageError(f"cannot write the log in ./log: {error.strerror or error}") from error
+    forgive_full_disks()
 
 
 class Arguments(NamedTuple):

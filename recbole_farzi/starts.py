@@ -9,7 +9,7 @@ import scipy.sparse.linalg
 import torch
 
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
-from recbole_farzi.errors import DataError
+from recbole_farzi.errors import DataError, DivergenceError
 from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
 
@@ -59,6 +59,9 @@ def generate_windows(teacher, counts, count, length, repeats, seed):
 
     Returns:
         Item ids, shape [count, length], on the CPU.
+
+    Raises:
+        DivergenceError: the model predicts no item.
     """
     generator = torch.Generator().manual_seed(seed)
     popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
@@ -74,6 +77,8 @@ def generate_windows(teacher, counts, count, length, repeats, seed):
             if not repeats:
                 new = expected.scatter(1, windows, 0.0)
                 expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
+            if not (expected.sum(dim=1) > 0.0).all():
+                raise DivergenceError("the teacher's predictions are not finite, or of padding alone; a smaller learning_rate may help")
             windows = torch.cat([windows, torch.multinomial(expected, 1, generator=generator)], dim=1)
     return windows
 

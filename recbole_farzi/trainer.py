@@ -217,8 +217,11 @@ class FarziTrainer(RowTrainer):
         if valid_data is None or draws == 1 or self.options.summary.start == "random":
             return self._make_start(sequences, counts, 0)
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
-            with contextlib.suppress(StorageError, KeyError, TypeError):
-                return self._make_start(sequences, counts, int(read_json(choice)["draw"]))
+            with contextlib.suppress(StorageError, KeyError, TypeError, ValueError):
+                known = read_json(choice)
+                best = self._best_of(known["scores"])
+                if len(known["scores"]) == draws and known["draw"] == best:
+                    return self._make_start(sequences, counts, best)
         scores = []
         for draw in range(draws):
             try:
@@ -226,10 +229,14 @@ class FarziTrainer(RowTrainer):
             except DivergenceError:
                 scores.append(-np.inf if self.valid_metric_bigger else np.inf)
             self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}, valid {scores[-1]:.4f}")
-        best = int(np.argmax(scores) if self.valid_metric_bigger else np.argmin(scores))
+        best = self._best_of(scores)
         if choice is not None:
             write_json(choice, {"draw": best, "scores": [float(score) for score in scores]})
         return self._make_start(sequences, counts, best)
+
+    def _best_of(self, scores):
+        scores = np.asarray(scores, dtype=np.float64)
+        return int(np.argmax(scores) if self.valid_metric_bigger else np.argmin(scores))
 
     def _make_start(self, sequences, counts, draw):
         start, ranks = self._start_of_draw(sequences, counts, draw), self.options.summary.tucker_ranks

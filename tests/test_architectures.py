@@ -1,7 +1,10 @@
 """Several models on each other's summaries: the job, its table, and what is refused before it begins."""
 
+import contextlib
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +60,25 @@ def test_every_model_is_checked_before_any_work(options, monkeypatch, capsys):
     assert "no model named 'NoSuch'" in capsys.readouterr().err
     assert main(["-m", "SASRec", "--students", "STAMP", "STAMP", *arguments]) == 1
     assert "a model is named twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["saved/farzi", "report/tiny-architectures"])
+def test_two_at_once_in_one_place(options, monkeypatch, capsys, place):
+    """While the first compares, its summaries distilled, the second is refused, which would train the same models."""
+    arguments = ["-d", "tiny", "-m", "SASRec", "--students", "STAMP", *(f"--{key}={value}" for key, value in options.items())]
+    arguments.append("--farzi_report_path=elsewhere" if place == "saved/farzi" else "--checkpoint_dir=elsewhere")
+    seen = []
+
+    def compare(*args):
+        with ThreadPoolExecutor() as other:
+            seen.append(other.submit(main, arguments).result())
+        return {}, Path("report")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(architectures, "_compare", compare)
+        patch.setattr("recbole_farzi.run.ending_signals", contextlib.nullcontext)  # for the main thread alone
+        run_students(["SASRec"], ["STAMP"], "tiny", (), options)
+    assert seen == [1] and f"another run is writing in {Path(place).resolve()}" in capsys.readouterr().err
 
 
 def test_several_models_distil_only_for_students(workplace, capsys):

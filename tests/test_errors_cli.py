@@ -133,6 +133,22 @@ def test_an_output_that_is_somebody_elses(fails, arguments, workplace):
     assert below("thesis") == {"text": b"mine"}
 
 
+@pytest.mark.parametrize(
+    "places, option",
+    [
+        (["--farzi_output_path=saved/farzi"], "checkpoint_dir"),
+        (["--farzi_output_path=saved", "--checkpoint_dir=saved/below"], "checkpoint_dir"),
+        (["--farzi_output_path=report/tiny-SASRec"], "farzi_report_path"),
+        (["--farzi_output_path=report", "--farzi_report_path=report/below/../below"], "farzi_report_path"),
+    ],
+)
+def test_a_summary_that_would_replace_what_the_run_writes(fails, arguments, workplace, places, option):
+    """An emission replaces its folder: found out before the work, not after it, and not when a later run has deleted the report."""
+    arguments = [argument for argument in arguments if not argument.startswith("--farzi_output_path")]
+    assert f"{option} must lie elsewhere" in fails([*arguments, *places])
+    assert not list(workplace.rglob("*.pt"))
+
+
 def test_items_that_cannot_be_emitted_are_refused_before_the_work(fails, arguments, tiny_dataset, workplace):
     path = tiny_dataset / "tiny" / "tiny.inter"
     path.write_text(path.read_text().replace("\ti5\t", "\ti 5\t"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_farzi.errors import DataError
+from recbole_farzi.errors import DataError, DivergenceError
 from recbole_farzi.models import without_dropout
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import generate_windows, pick_windows, random_start, spectral_start, teacher_start
@@ -55,6 +55,14 @@ def test_generated_histories_follow_the_teacher(teacher, tiny_split):
     first = np.bincount(windows[:, 0], minlength=tiny_split.vocabulary) / 300
     share = tiny_split.counts / tiny_split.counts.sum()
     assert np.abs(first - share).max() < 4 * np.sqrt(share.max() / 300)
+
+
+@pytest.mark.parametrize("harm", [float("nan"), float("inf")])
+def test_a_teacher_that_predicts_nothing_is_one_line(teacher, tiny_split, harm):
+    with torch.no_grad():
+        teacher.model.item_embedding.weight.fill_(harm)
+    with pytest.raises(DivergenceError, match="the teacher's predictions are not finite"):
+        generate_windows(teacher, tiny_split.counts, 3, 5, False, seed=1)
 
 
 def test_generated_histories_are_longer_than_the_teacher_reads_and_repeat_only_where_allowed(teacher, tiny_split):

@@ -42,6 +42,19 @@ def test_a_disk_that_is_full_costs_a_line():
     assert done.returncode == 0 and done.stderr.count("\n") == 1 and "No space left on device" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_log_on_a_full_disk_costs_a_line():
+    code = (
+        "import logging\nfrom recbole_farzi.terminal import forgive_full_disks\n"
+        "logging.basicConfig(level='INFO', format='%(message)s', handlers=[logging.FileHandler('/dev/full'), logging.StreamHandler()])\n"
+        "forgive_full_disks()\nlogging.info('one')\nlogging.info('two')\n"
+    )
+    done = said(code)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0 and sorted(lines[:2]) == sorted(["The log ends here: cannot write /dev/full: No space left on device", "one"])
+    assert lines[2:] == ["two"]
+
+
 def test_in_a_host_it_is_plain_printing(capsys):
     from recbole_farzi.terminal import say
 

@@ -1,5 +1,8 @@
 """FarziTrainer: a RecBole trainer that distils."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from recbole.trainer import Trainer
@@ -66,6 +69,14 @@ def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny
     again = make_trainer(**options, farzi_seeds=1)  # an option that the start does not depend on
     again.fit(tiny_split.train, tiny_split.valid)
     assert len(scores) == 5 and equal(again.start, trainer.start)
+    (choice,) = Path(again.config["checkpoint_dir"]).glob("farzi/start-*.json")
+    known = json.loads(choice.read_text())
+    other = (known["draw"] + 1) % 4
+    for changed in ({"draw": other}, {"draw": "x"}, {"draw": -1}, {"scores": known["scores"][:2]}, {"scores": "x"}, {"scores": []}):
+        choice.write_text(json.dumps({**known, **changed}))  # what is not as it was written is found out again
+        again = make_trainer(**options)
+        again.fit(tiny_split.train, tiny_split.valid)
+        assert equal(again.start, trainer.start) and json.loads(choice.read_text()) == known
 
 
 def test_early_stopping(make_trainer, tiny_split):

@@ -8,6 +8,7 @@ Knows nothing of models, PyTorch or RecBole: everything that is shown is read fr
     terminal_table(results, rows)        # text
 """
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -30,14 +31,16 @@ def render(results, directory, rows=None, write=None):
 
     Raises:
         DataError: ``results`` is not of a format that is known here, or lacks a part.
-        StorageError: the directory cannot be written.
+        StorageError: the directory cannot be written, or another process is writing there.
     """
     # Imported here: plotly is needed for the page alone, and takes a while.
     from recbole_farzi.report.aggregate import aggregate
     from recbole_farzi.report.documents import comparisons_document, csv_document, json_document, markdown_document
     from recbole_farzi.report.page import html_page
 
+    alone = contextlib.nullcontext  # of a folder
     if write is None:
+        from recbole_farzi.locks import alone_in as alone
         from recbole_farzi.storage import write_bytes as write
     report = aggregate(results, rows)
     documents = {
@@ -51,8 +54,9 @@ def render(results, directory, rows=None, write=None):
     if rows is not None:
         contents["rows.npz"] = _packed(rows)
     paths = {name: Path(directory) / name for name in contents}
-    for name, content in contents.items():
-        write(paths[name], content)
+    with alone(directory):  # never half of one report and half of another
+        for name, content in contents.items():
+            write(paths[name], content)
     return paths
 
 

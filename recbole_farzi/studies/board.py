@@ -7,8 +7,10 @@ holds was interrupted, and whoever finds it goes on with it.
 """
 
 import contextlib
+import functools
 import itertools
 import math
+import sqlite3
 from typing import NamedTuple
 
 from recbole_farzi.errors import OptionError, StorageError, TakenError
@@ -55,6 +57,25 @@ def optuna_or_refuse():
     return optuna
 
 
+def _in_one_line(method):
+    """What SQLite says of a file that is damaged, locked, removed or on a full disk, as the plugin's own error."""
+
+    @functools.wraps(method)
+    def call(self, *args, **kwargs):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return method(self, *args, **kwargs)
+        except (SQLAlchemyError, self._optuna.exceptions.OptunaError) as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise StorageError(
+                f"the study's storage {self._path} fails ({reason}); the same command goes on once it can be used, or without it: "
+                "trials that have ended are not run again"
+            ) from error
+
+    return call
+
+
 class Board:
     """The trials of a study.
 
@@ -72,11 +93,12 @@ class Board:
         self.points, self.seeds, self.key = list(points), seeds, key
         self.searched = candidates or SEARCHED
         self._direction = "maximize" if bigger else "minimize"
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._storage = self._optuna.storages.RDBStorage(
-                f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 120}}
-            )
+            # SQLAlchemy and Optuna read signs such as ? and { in an address as their own: the place is told to SQLite itself.
+            connect = functools.partial(sqlite3.connect, path.resolve(), timeout=120, check_same_thread=False)
+            self._storage = self._optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
             self._studies = {}
             for point in self.points:
                 if point.tune:
@@ -85,6 +107,7 @@ class Board:
             reason = " ".join(str(error).split())[:200]
             raise StorageError(f"{path} cannot be used as the study's storage ({reason}); remove it to begin anew") from error
 
+    @_in_one_line
     def claim(self, lock):
         """The next trial that nobody works on.
 
@@ -109,6 +132,7 @@ class Board:
                 held.close()
         return None, None
 
+    @_in_one_line
     def tell(self, task, value):
         """A trial has ended with a value on validation; None or a number that is not finite: it failed."""
         state = self._optuna.trial.TrialState
@@ -117,6 +141,7 @@ class Board:
             task.number, values=value if good else None, state=state.COMPLETE if good else state.FAIL, skip_if_finished=True
         )
 
+    @_in_one_line
     def best(self, point):
         """Tuned options of the best candidate; ``{}`` where nothing is tuned; None while the search goes on or if all failed."""
         if not point.tune:
@@ -131,6 +156,7 @@ class Board:
         sign = -1 if self._direction == "maximize" else 1
         return min(good, key=lambda trial: (sign * trial.value, trial.number)).params
 
+    @_in_one_line
     def tried(self, point):
         """Tuned options of the candidates that were begun, in their order."""
         if not point.tune:
@@ -138,6 +164,7 @@ class Board:
         trials = self._studies[self._search_name(point)].get_trials(deepcopy=False)
         return [dict(trial.params) for trial in trials if trial.params]
 
+    @_in_one_line
     def failed(self, point):
         """Whether no candidate of a point could be used, so that it has no final trials."""
         if not point.tune:
@@ -145,6 +172,20 @@ class Board:
         trials = self._studies[self._search_name(point)].get_trials(deepcopy=False)
         return len(trials) >= self._candidates(point) and all(trial.state.name == "FAIL" for trial in trials)
 
+    @_in_one_line
+    def ended(self):
+        """Every :class:`Task` that has been told."""
+        tasks = []
+        for point in self.points:
+            studies = [(self._studies[self._search_name(point)], False)] if point.tune else []
+            if self.best(point) is not None:
+                studies.append((self._open(self._seeds_name(point), point, self.best(point)), True))
+            for study, final in studies:
+                trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+                tasks += [self._task(study, point, final, trial.number, dict(trial.params)) for trial in trials]
+        return tasks
+
+    @_in_one_line
     def counts(self):
         """:class:`Counts` of the whole study."""
         done = total = 0

@@ -11,9 +11,11 @@ The same command goes on where it was interrupted; run twice at a time, on one m
 divides the trials. ``--jobs N`` does that with N processes here, each on a device of its own as far as there are enough.
 """
 
+import contextlib
 import json
 import logging
 import multiprocessing
+import os
 import time
 from datetime import date
 from pathlib import Path
@@ -25,17 +27,17 @@ from tqdm import tqdm
 
 from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split
-from recbole_farzi.errors import DataError, Interrupted, OptionError, StorageError
+from recbole_farzi.errors import DataError, Interrupted, OptionError, StorageError, TakenError
 from recbole_farzi.locks import alone_in
 from recbole_farzi.options import read_options, read_report_options
 from recbole_farzi.provenance import code, environment, settings
-from recbole_farzi.storage import check_writable, digest, read_json, write_bytes, write_json, write_text
+from recbole_farzi.storage import check_writable, digest, read_json, remove, remove_tree, write_bytes, write_json, write_text
 from recbole_farzi.studies import budget as budgets
 from recbole_farzi.studies import figure, generated, results as tables
 from recbole_farzi.studies.board import Board, optuna_or_refuse
 from recbole_farzi.studies.definition import Point, Search, Size, load_study
 from recbole_farzi.studies.quantities import QUANTITIES, Facts, resolve, steps_in_time
-from recbole_farzi.studies.trial import ROWS, Setting, read_outcome, run_trial
+from recbole_farzi.studies.trial import OUTCOME, ROWS, Setting, is_whole, read_outcome, run_trial
 
 __all__ = ["run_study", "write_outputs"]
 
@@ -176,7 +178,7 @@ class _Planner:
             "command": command or f"recbole_farzi.studies.run_study({self.study.name!r})",
             "environment": environment(self.config["device"]),
         }  # fmt: skip
-        plan["key"] = digest({name: plan[name] for name in ("given", "setting", "points", "tuning")})[:12]
+        plan["key"] = _key(plan)
         write_json(self.places.state / "plan.json", plan)
         return plan
 
@@ -195,9 +197,15 @@ class _Planner:
     def _old(self, given):
         try:
             plan = read_json(self.places.state / "plan.json")
-            return plan if plan["given"] == given and not self.config["farzi_fresh"] else None
+            if plan["given"] != given or plan["key"] != _key(plan) or self.config["farzi_fresh"]:
+                return None
         except (StorageError, KeyError, TypeError):
             return None
+        here = {"state": str(self.places.state), "output": str(self.places.output)}  # a study may have been moved
+        if any(plan.get(name) != place for name, place in here.items()):
+            plan.update(here)
+            write_json(self.places.state / "plan.json", plan)
+        return plan
 
     def _points(self, size):
         """Points of a size with plain options, all checked; and those that are impossible on this data, with the reason."""
@@ -284,11 +292,13 @@ class _Planner:
         outcome, _ = self._probed(point, budgets.step_options({**options, **next(iter(_corners(point.tune)), {})}))
         return max(outcome["step_seconds"] / max(outcome["outer_steps"], 1), 1e-6)
 
-    def _probed(self, point, options, watch=lambda share: None):
-        """Outcome and folder of a trial that only measures."""
+    def _probed(self, point, options, watch=lambda share: None, afresh=False):
+        """Outcome and folder of a trial that only measures; ``afresh`` forgets what an interrupted one has done."""
         given = {name: value for name, value in self.setting.options.items() if name not in QUANTITIES}
         setting = Setting(self.setting.model, self.setting.dataset, self.setting.files, given, self.setting.contenders)
         folder = self.places.state / f"probe-{digest([options, _of(setting)])[:12]}"
+        if afresh:
+            remove_tree(folder)
         outcome = run_trial(setting, {**options, "farzi_fresh": False}, folder, self.places.pools, False, watch)
         if outcome["error"]:
             raise OptionError(f"a probe of {point.label} fails: {outcome['error']}")
@@ -297,15 +307,21 @@ class _Planner:
     def _probe(self, point):
         watch = budgets.Stopwatch()
         params = next(iter(_corners(point.tune)), {})
-        outcome, folder = self._probed(point, budgets.probe_options({**point.options, **params}), watch)
-        kept = folder / "costs.json"
-        if kept.is_file():
-            return budgets.Costs(*read_json(kept))
+        options = budgets.probe_options({**point.options, **params})
+        kept = self.places.state / f"costs-{digest([point.key, options, _of(self.setting)])[:12]}.json"
+        with contextlib.suppress(StorageError, TypeError, ValueError):
+            return budgets.Costs(*map(float, read_json(kept)))
+        outcome, _ = self._probed(point, options, watch, afresh=True)  # what was interrupted says nothing of the time
         moments = watch.moments
         moments[0] += outcome["pool_seconds"]  # the teacher is no part of a trial
         cost = budgets.measured(moments, outcome["pool_seconds"])
         write_json(kept, list(cost))
         return cost
+
+
+def _key(plan):
+    """What the plan's trials depend on, in a few digits."""
+    return digest(json.loads(json.dumps({name: plan[name] for name in ("given", "setting", "points", "tuning")})))[:12]
 
 
 def _of(setting):
@@ -356,12 +372,13 @@ def _folder(places, plan, point, params, seed, final):
     return places.state / f"trial-{digest([plan['given'], plan['setting'], _options_of(plan, point, params, seed, final)])[:16]}"
 
 
-def _work(places, plan, board, deadline, bar=None, gpu=None):
-    """Run trials until there is none left, or no time for another."""
+def _work(places, plan, board, deadline, bar=None, gpu=None, wanted=lambda: True):
+    """Run trials until there is none left, or no time for another, or they are not ``wanted``."""
     setting, longest = _setting_of(plan), 0.0
     if gpu is not None:
         setting = Setting(setting.model, setting.dataset, setting.files, {**setting.options, "gpu_id": gpu}, setting.contenders)
-    while True:
+    _run_again_what_is_lost(setting, places, plan, board)
+    while wanted():
         if deadline is not None and time.perf_counter() + longest > deadline:
             return
         task, held = board.claim(lambda task: alone_in(_folder(places, plan, *_of_task(task))))
@@ -397,6 +414,18 @@ def _is_sole(plan, task):
     return not plan["tuning"] and all(len(search.values) == 1 for search in task.point.tune.values())
 
 
+def _run_again_what_is_lost(setting, places, plan, board):
+    """Trials that have ended, but of which a file was removed or damaged since."""
+    for task in board.ended():
+        folder = _folder(places, plan, *_of_task(task))
+        if is_whole(folder, task.final):
+            continue
+        with contextlib.suppress(TakenError), alone_in(folder):
+            logging.getLogger().warning(f"{task.point.label}: what is lost of {folder} is computed again")
+            remove(folder / OUTCOME)
+            run_trial(setting, _options_of(plan, *_of_task(task)), folder, places.pools, task.final)
+
+
 def _show(bar, found):
     bar.total = found["total"]
     bar.n = found["done"]
@@ -422,10 +451,11 @@ def _worker(state, threads, left, gpu):
     """A process of ``--jobs``."""
     logging.getLogger().setLevel(logging.ERROR)
     torch.set_num_threads(threads)
-    plan = read_json(Path(state) / "plan.json")
+    parent, plan = os.getppid(), read_json(Path(state) / "plan.json")
     places = _Places(Path(plan["state"]), Path(plan["output"]))
     try:
-        _work(places, plan, _board(places, plan), None if left is None else time.perf_counter() + left, gpu=gpu)
+        until = None if left is None else time.perf_counter() + left
+        _work(places, plan, _board(places, plan), until, gpu=gpu, wanted=lambda: os.getppid() == parent)  # not after it was killed
     except KeyboardInterrupt:
         pass
 

@@ -23,12 +23,12 @@ from recbole_farzi.locks import alone_in
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
 from recbole_farzi.results import Run, gather
-from recbole_farzi.storage import new_directory, read_json, remove_tree, write_arrays, write_json
+from recbole_farzi.storage import new_directory, read_arrays, read_json, remove_tree, write_arrays, write_json
 from recbole_farzi.studies.generated import known_answer
 from recbole_farzi.trainer import FarziTrainer
 from recbole_farzi.training import WindowTrainer
 
-__all__ = ["OUTCOME", "ROWS", "Setting", "read_outcome", "run_trial"]
+__all__ = ["OUTCOME", "ROWS", "Setting", "is_whole", "read_outcome", "run_trial"]
 
 OUTCOME, ROWS = "outcome.json", "rows.npz"
 FULL = "full data"
@@ -66,8 +66,22 @@ class Setting:
 def read_outcome(folder):
     """What a trial came to, or None if it has not ended, or not as far as was asked for."""
     with contextlib.suppress(StorageError):
-        return read_json(Path(folder) / OUTCOME)
+        outcome = read_json(Path(folder) / OUTCOME)
+        if isinstance(outcome, dict) and outcome.keys() >= {"valid", "error", "warnings", "seconds"}:
+            return outcome
     return None
+
+
+def is_whole(folder, final):
+    """Whether what a trial that has ended came to can be read."""
+    outcome = read_outcome(folder)
+    if outcome is None or outcome["error"] or not final:
+        return outcome is not None
+    try:
+        read_arrays(Path(folder) / ROWS)
+    except StorageError:
+        return False
+    return "test" in outcome
 
 
 def run_trial(setting, options, folder, pools, final, tell=lambda share: None):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_farzi import memory
+from recbole_farzi import memory, trainer as trainer_module
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import OptionError
 from recbole_farzi.memory import Costs, PeakBytes, Plan, check_plan, is_out_of_memory, measure, needed, stored_states
@@ -127,6 +127,31 @@ def test_more_of_anything_takes_more():
     assert needed(replace(PLAN, train_batch_size=1000), COSTS)["training"] > sizes["training"]
     assert needed(replace(PLAN, eval_batch_size=1000), COSTS)["evaluation"] > sizes["evaluation"]
     assert needed(replace(PLAN, checkpoint_every=-1), COSTS)["distillation"] < sizes["distillation"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"farzi_pool_teachers": 2}, {"farzi_pretrained": 0.5}, {"farzi_objective": "trajectory"}],
+    ids=lambda options: next(iter(options), "three teachers"),
+)
+def test_models_of_the_pool_that_are_kept_are_counted(make_config, tiny_split, monkeypatch, options):
+    config, model_class = make_config(farzi_pool_models=3, epochs=2, farzi_pool_snapshots=[0, 1, 2, 4], farzi_outer_steps=1, **options)
+    plans, made = [], []
+    monkeypatch.setattr(memory, "check_plan", lambda plan, costs, room: plans.append(plan))
+    original = trainer_module.Distiller
+
+    def distiller(*args, **kwargs):
+        made.append(kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(trainer_module, "Distiller", distiller)
+    trainer = FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(0))
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    teachers = [dict(member.model.named_parameters()) for member in made[0]["teacher"].members]
+    used = trainer.pool.snapshots if set(options) & {"farzi_pretrained", "farzi_objective"} else ()
+    kept = [*trainer.pool.models, *teachers, *used, *(snapshot for expert in made[0]["experts"] for snapshot in expert)]
+    names = dict(trainer.model.named_parameters())
+    assert plans[0].kept * plans[0].parameters == sum(value.numel() for state in kept for name, value in state.items() if name in names)
 
 
 # --- refusal ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Which trial is next, and that an interruption does not change it."""
 
 import contextlib
+import sqlite3
 
 import pytest
 
@@ -9,6 +10,7 @@ from recbole_farzi.studies.board import Board
 from recbole_farzi.studies.definition import Point, Search
 
 pytest.importorskip("optuna", reason="studies are an extra")
+event = pytest.importorskip("sqlalchemy").event
 
 
 @pytest.fixture
@@ -92,8 +94,64 @@ def test_a_point_of_which_all_fail_has_no_final_trials(open_board):
     assert board.counts() == (4 + 2 + 2, 4 + 2 + 2)
 
 
-def test_a_damaged_storage_is_one_line(open_board, tmp_path):
-    (tmp_path / "one.db").write_bytes(b"not a database at all" * 100)
+@pytest.mark.parametrize("harm", ["damaged", "a folder", "of another program"])
+def test_a_storage_that_is_none_is_one_line(open_board, tmp_path, harm):
+    if harm == "damaged":
+        (tmp_path / "one.db").write_bytes(b"not a database at all" * 100)
+    elif harm == "a folder":
+        (tmp_path / "one.db").mkdir()
+    else:
+        with contextlib.closing(sqlite3.connect(tmp_path / "one.db")) as other:
+            other.execute("create table studies (colour text)")
+            other.commit()
     with pytest.raises(StorageError, match="remove it to begin anew") as caught:
         open_board("one")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["gone", "foreign", "cut off", "of another program", "read-only"])
+@pytest.mark.parametrize("call", ["claim", "tell", "counts"])
+def test_a_storage_that_is_harmed_while_it_is_used_is_one_line(open_board, tmp_path, harm, call):
+    board = open_board("one")
+    task, _ = board.claim(free)
+    path = tmp_path / "one.db"
+    if harm == "gone":
+        path.unlink()
+    elif harm == "foreign":
+        path.write_bytes(b"not a database at all" * 1000)
+    elif harm == "cut off":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif harm == "of another program":
+        path.unlink()
+        other = sqlite3.connect(path)
+        other.execute("create table studies (colour text)")
+        other.commit()
+        other.close()
+    else:
+        engine = board._storage.engine  # root may write anywhere: SQLite is told
+        engine.dispose()
+        event.listen(engine, "connect", lambda connection, _: connection.execute("pragma query_only = on"))
+    try:
+        {"claim": lambda: board.claim(free), "tell": lambda: board.tell(task, 1.0), "counts": board.counts}[call]()
+    except StorageError as error:
+        assert "one.db fails (" in str(error) and "\n" not in str(error)
+    else:
+        assert harm in ("gone", "of another program", "read-only")  # an open file is still there; reading is allowed
+
+
+def test_places_of_any_name(tmp_path):
+    point = Point("a", "a", "", 1, {}, {"farzi_window": Search(values=(2, 4))})
+    for name in ("a?b=c", "{d}", "%3f e", "#f"):
+        board = Board(tmp_path / name / "study.db", "key", [point], seeds=1, candidates=None, bigger=False)
+        assert finish(board) and board.counts() == (3, 3)
+        assert (tmp_path / name / "study.db").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["#f", "%3f e", "a?b=c", "{d}"]
+
+
+def test_what_has_ended(open_board):
+    board, told = open_board("one"), []
+    while (claimed := board.claim(free))[0] is not None:
+        assert sorted(map(str, board.ended())) == sorted(map(str, told))
+        board.tell(claimed[0], 1.0)
+        told.append(claimed[0])
+    assert sorted(map(str, open_board("one").ended())) == sorted(map(str, told)) and len(told) == 10

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -109,6 +110,39 @@ def test_an_interrupted_study_goes_on_to_the_same_result(small, monkeypatch, cap
     assert len(begun) == (2 + 2) + 2 + 2  # candidates and seeds of two points, and two that were begun twice: none three times
 
 
+def test_a_probe_that_was_interrupted_is_measured_anew(workplace, tiny_dataset, tiny_options, monkeypatch):
+    (workplace / "small.yaml").write_text(SMALL)
+    options = {k: v for k, v in tiny_options.items() if k != "farzi_contenders"} | {"data_path": str(tiny_dataset), "epochs": 1}
+    planner = runner._Planner("small.yaml", None, "tiny", (), options)
+    points, _ = planner._points(planner.study.sizes[0])
+    told = runner.budgets.Stopwatch.__call__
+
+    def interrupted(self, share):
+        told(self, share)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.budgets.Stopwatch, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            planner._probe(points[-1])
+    costs = planner._probe(points[-1])
+    assert min(costs) >= 0 and costs.setup > 0 and costs.pool > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "run_trial", lambda *args: pytest.fail("measured again"))
+        assert planner._probe(points[-1]) == costs
+    (kept,) = (workplace / "saved/studies").glob("*/costs-*.json")
+    for content in ("[1, 2]", "{}", '["a", 1, 2, 3]', ""):
+        kept.write_text(content)
+        assert planner._probe(points[-1]).setup > 0
+
+
+def test_a_process_whose_parent_was_killed_begins_no_other_trial():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "_setting_of", lambda plan: None)
+        patch.setattr(runner, "_run_again_what_is_lost", lambda *args: None)
+        runner._work(None, None, None, None, wanted=lambda: False)
+
+
 @pytest.mark.slow
 def test_two_jobs_divide_the_trials(small):
     _, undisturbed = small("alone", "--jobs", "1")
@@ -155,3 +189,26 @@ def test_candidates_can_be_cheaper_and_one_without_rivals_is_evaluated_at_once(a
         trials = read(workplace / "report" / "tiny-SASRec-tuned", "trials.csv")
         assert len(trials) == 5 and {row["state"] for row in trials} == {"done"}
     assert len(list((workplace / "saved" / "studies" / "pools").glob("pool-*/pool.json"))) == 1
+
+
+@pytest.mark.slow
+def test_what_is_lost_of_a_study_is_run_again_wherever_it_is(small, workplace, monkeypatch, capfd):
+    _, undisturbed = small("here")
+    (workplace / "here").rename(workplace / "there")  # its plan knew absolute places
+    trials = sorted((workplace / "there/saved/studies").glob("*/trial-*"))
+    shutil.rmtree(trials[0])
+    (trials[1] / "outcome.json").write_text("[]")
+    (trials[2] / "rows.npz").write_bytes(b"")
+    ran, real = [], runner.run_trial
+
+    def counted(*args):
+        ran.append(args[2].name)
+        return real(*args)
+
+    monkeypatch.setattr(runner, "run_trial", counted)
+    code, found = small("there")
+    assert code == 0 and found == undisturbed and "Traceback" not in capfd.readouterr().err
+    assert set(ran) == {trial.name for trial in trials[:3]}
+    assert not (workplace / "here").exists()
+    ran.clear()
+    assert small("there") == (0, undisturbed) and not ran
