@@ -102,6 +102,7 @@ class Plan:
         sequences, inner_batch_size, checkpoint_every: options ``farzi_...``.
         train_batch_size, eval_batch_size: RecBole's options.
         kept: models of the pool that are in memory while the summary is distilled: teachers, and snapshots where they are used.
+        rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
     """
 
     vocabulary: int
@@ -118,6 +119,7 @@ class Plan:
     train_batch_size: int
     eval_batch_size: int
     kept: int = 0
+    rows: int = 1
 
 
 def plan(config, options, student):
@@ -145,6 +147,7 @@ def plan(config, options, student):
         train_batch_size=config["train_batch_size"],
         eval_batch_size=config["eval_batch_size"],
         kept=_kept(config, options),
+        rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
     )
 
 
@@ -273,7 +276,7 @@ def needed(plan, costs):
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
         "distillation": kept + states + 4 * soft_events + 6 * summary + max(inner, outer),
         "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size),
-        "evaluation": kept + state + _EVALUATION * plan.eval_batch_size * plan.vocabulary * _REAL,
+        "evaluation": kept + state + _EVALUATION * plan.eval_batch_size * plan.rows * plan.vocabulary * _REAL,
     }
 
 

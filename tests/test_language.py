@@ -3,12 +3,14 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_farzi import memory
 from recbole_farzi.configuration import build_config
 from recbole_farzi.contenders import ContenderFactory
 from recbole_farzi.data import load_split
@@ -18,6 +20,7 @@ from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.run import run_farzi
+from recbole_farzi.student import Student
 from recbole_farzi.training import WindowLoader, WindowTrainer
 
 LANGUAGE = Path(__file__).parent.parent / "properties" / "language.yaml"
@@ -107,6 +110,19 @@ def test_metrics_are_those_of_each_word_after_the_words_before_it(configured, te
     assert found["crossentropy"] == pytest.approx(math.log(perplexity), rel=1e-5)
     assert len(trainer.rows.get("rec.user")) == count
     assert 1 < perplexity < 13  # better than to know nothing
+
+
+def test_the_scores_of_every_position_are_in_the_estimate_of_memory(configured):
+    """A row for each word, not for each sentence: the tensors of an evaluation are within what is planned for it."""
+    config, model_class, split = configured(hidden_size=2, inner_size=2, n_heads=1)
+    student = Student(ModelFactory(model_class, config, split.train.dataset)(3))
+    trainer = WindowTrainer(config, student.model)
+    plan = memory.plan(config, read_options(config), student)
+    with memory.PeakBytes() as counted:
+        trainer.evaluate(split.test)
+    planned = [memory.needed(p, memory.Costs((0, 0, 0), (0, 0, 0)))["evaluation"] for p in (replace(plan, rows=1), plan)]
+    assert planned[0] < counted.peak < 2 * planned[1]
+    assert plan.rows == 13
 
 
 def test_the_unigram_model_has_the_perplexity_of_its_known_probabilities(configured, text_dataset):

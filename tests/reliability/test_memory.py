@@ -126,6 +126,7 @@ def test_more_of_anything_takes_more():
         assert larger["distillation"] > sizes["distillation"], field
     assert needed(replace(PLAN, train_batch_size=1000), COSTS)["training"] > sizes["training"]
     assert needed(replace(PLAN, eval_batch_size=1000), COSTS)["evaluation"] > sizes["evaluation"]
+    assert needed(replace(PLAN, rows=50), COSTS)["evaluation"] > 40 * sizes["evaluation"]
     assert needed(replace(PLAN, checkpoint_every=-1), COSTS)["distillation"] < sizes["distillation"]
 
 
