@@ -195,7 +195,8 @@ def test_candidates_can_be_cheaper_and_one_without_rivals_is_evaluated_at_once(a
 def test_what_is_lost_of_a_study_is_run_again_wherever_it_is(small, workplace, monkeypatch, capfd):
     _, undisturbed = small("here")
     (workplace / "here").rename(workplace / "there")  # its plan knew absolute places
-    trials = sorted((workplace / "there/saved/studies").glob("*/trial-*"))
+    trials = [rows.parent for rows in sorted((workplace / "there/saved/studies").glob("*/trial-*/rows.npz"))]
+    assert len(trials) == 4  # two points at two seeds
     shutil.rmtree(trials[0])
     (trials[1] / "outcome.json").write_text("[]")
     (trials[2] / "rows.npz").write_bytes(b"")
