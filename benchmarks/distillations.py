@@ -1,0 +1,130 @@
+"""One table from several distillations of a dataset, made with other seeds: what holds beyond one summary?
+
+    python run_farzi.py --seed=2030 --farzi_report_path=report/2030     # several, of other seeds and sizes
+    python benchmarks/distillations.py DATASET REPORT_DIR ...
+
+A REPORT_DIR holds ``results.json`` and ``rows.npz``. Results of the same number of events are pooled. Writes
+``results/quality/distillations-DATASET.csv`` and ``.md``.
+
+Intervals are of a bootstrap over test users and distillations: the students of a distillation, which share its summary (and
+the models of its pool), are averaged first, and the distillations' own spread is added by Student's t
+(:mod:`recbole_farzi.report.resampling`). With two distillations that t has one degree of freedom, and a
+spread that happens to be large makes an interval of no use: so the interval over users and students alone stands beside it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbole_farzi.report.resampling import bootstrap_means, interval, sample_of_rows
+from recbole_farzi.storage import read_arrays, read_json, write_text
+
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "quality"
+METRICS = ["hit@10", "ndcg@10", "crossentropy"]
+CONTENDERS = {"full": "full data", "start": "start, not distilled", "summary": "summary"}
+
+
+def read(folder):
+    """``(results, {contender: values [runs, metrics, rows]}, users [rows])`` of a report."""
+    results, rows = read_json(Path(folder) / "results.json"), read_arrays(Path(folder) / "rows.npz")
+    chosen = [results["row_metrics"].index(metric) for metric in METRICS]
+    return results, {key: rows[f"all/{key}"][:, chosen] for key in CONTENDERS}, rows["all/users"]
+
+
+def compare(group):
+    """Lines of the table for the results of one size."""
+    users = group[0][2]
+    if any(not np.array_equal(users, other) for _, _, other in group):
+        sys.exit("these reports are of different test splits")
+    nested = [sample_of_rows(np.stack([values[key].mean(axis=0) for _, values, _ in group]), users) for key in CONTENDERS]
+    flat = [sample_of_rows(np.concatenate([values[key] for _, values, _ in group]), users) for key in CONTENDERS]
+    ways = [bootstrap_means(samples, seed=0) for samples in (nested, flat)]  # [draws, contenders, metrics]
+    summary = group[0][0]["summary"]
+    lines = []
+    for place, (key, label) in enumerate(CONTENDERS.items()):
+        for m, metric in enumerate(METRICS):
+            means = [float(values[key][:, m].mean()) for _, values, _ in group]
+            mean, full = flat[place].means.mean(axis=0)[m], flat[0].means.mean(axis=0)[m]
+            line = {
+                "events": summary["events"] if key != "full" else group[0][0]["data"]["training_events"],
+                "bytes": summary["bytes"] if key != "full" else "", "contender": label, "metric": metric,
+                "distillations": len(group), "students": len(flat[place].sums), "mean": mean,
+                "of each": " / ".join(f"{value:.4f}" for value in means),
+            }  # fmt: skip
+            if key != "full":
+                smaller = metric == "crossentropy"
+                line["to full"] = mean - full if smaller else mean / full
+                for name, draws in zip(("distillations", "students"), ways):
+                    own, other = draws[:, place, m], draws[:, 0, m]
+                    line[f"low, {name}"], line[f"high, {name}"] = interval(own - other if smaller else own / other)
+            if key == "summary" and metric == "crossentropy":
+                gain = ways[1][:, 1, m] - ways[1][:, 2, m]
+                line["gain on start"] = flat[1].means.mean(axis=0)[m] - mean
+                line["low, gain"], line["high, gain"] = interval(gain)
+            lines.append(line)
+    return lines
+
+
+def shown(line):
+    """The comparison with full data, as people read it."""
+    if pd.isna(line.get("to full", np.nan)):
+        return "–", "–"
+    form = "{:+.3f} ({:+.3f} to {:+.3f})" if line["metric"] == "crossentropy" else "{:.0%} ({:.0%}–{:.0%})"
+    return tuple(
+        form.format(line["to full"], line[f"low, {name}"], line[f"high, {name}"]) for name in ("distillations", "students")
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("reports", nargs="+", metavar="REPORT_DIR")
+    arguments = parser.parse_args()
+    groups = {}
+    for folder in arguments.reports:
+        found = read(folder)
+        if found[0]["dataset"] != arguments.dataset:
+            sys.exit(f"{folder} is of {found[0]['dataset']}")
+        groups.setdefault(found[0]["summary"]["events"], []).append(found)
+    table = pd.DataFrame([line for _, group in sorted(groups.items(), reverse=True) for line in compare(group)])
+    page = pd.DataFrame(
+        {
+            "events": table["events"].map("{:,}".format),
+            "contender": table["contender"],
+            "metric": table["metric"],
+            "distillations x students": [f"{d} x {s // d}" for d, s in zip(table["distillations"], table["students"])],
+            "mean": table["mean"].map("{:.4f}".format),
+            "of each distillation": table["of each"],
+            "to full data (95%, users and distillations)": [shown(line)[0] for _, line in table.iterrows()],
+            "(95%, users and students)": [shown(line)[1] for _, line in table.iterrows()],
+        }
+    )
+    gains = [
+        f"* {line['events']:,} events: distillation lowers the start's cross-entropy by {line['gain on start']:.3f} "
+        f"({line['low, gain']:.3f} to {line['high, gain']:.3f}, users and students)."
+        for _, line in table[table["gain on start"].notna()].iterrows()
+    ]
+    made = "\n".join(
+        f"* seed {r['seed']}, {r['summary']['sequences']} x {r['summary']['length']} events, {r['summary']['bytes'] / 1024:.0f} KB, "
+        f"best of {r['distillation']['outer_steps']} outer steps on validation: {r['distillation']['best_step']}: `{r['command']}`"
+        for group in groups.values()
+        for r, _, _ in group
+    )
+    model = next(iter(groups.values()))[0][0]["model"]
+    text = (
+        f"# Several distillations: {arguments.dataset}, {model}\n\nOn test. Per cent of full data's mean; of the cross-entropy the "
+        "difference in nats. Full data's models are those of each distillation's pool.\n\n"
+        f"{page.to_markdown(index=False, disable_numparse=True)}\n\n" + "\n".join(gains) + f"\n\n{made}\n\n"
+        f"Made by `python benchmarks/distillations.py {arguments.dataset} REPORT_DIR ...`.\n"
+    )
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_text(FOLDER / f"distillations-{arguments.dataset}.csv", table.to_csv(index=False))
+    write_text(FOLDER / f"distillations-{arguments.dataset}.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
