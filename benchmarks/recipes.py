@@ -22,10 +22,7 @@ CHANGES = [
     {"farzi_inner_steps": 800},
     {"farzi_inner_learning_rate": 0.0075},
     {"farzi_inner_learning_rate": 0.03},
-    {"farzi_inner_batch_size": 5},
-    {"farzi_inner_weight_decay": 1e-5},
     {"farzi_latent_dim": 16},
-    {"farzi_latent_dim": 32},
 ]
 
 
