@@ -18,7 +18,8 @@ initialisation, as in the paper. With W < T there are three ways:
   Dataset Distillation", ICLR 2024).
 * ``windows``: several trajectories are in flight, at different stages, and take turns, each advanced by W steps and begun
   anew after T (Vicol et al., "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent Evolution
-  Strategies", 2021, keep inner problems in flight likewise). ``gradient`` does the same.
+  Strategies", 2021, keep inner problems in flight likewise). ``gradient`` does the same. With ``meta`` the first steps of each,
+  up to a share ``window_from`` of T, are only taken: what is good for a student half trained is not what is good for one trained.
 """
 
 import contextlib
@@ -66,7 +67,7 @@ class OuterStep:
         loss: of the objective: cross-entropy on real events after the window, in nats an event (``meta``), or the distance of
             gradients or of weights.
         gradient_norm: norm of its gradient before clipping; NaN if the step was skipped.
-        inner_step: how far the trajectory had come before the window.
+        inner_step: how far the trajectory had come before the outer step.
         skipped: the numbers went bad, nothing was updated and the trajectory was begun anew.
         reduced: what was reduced because of that, in a line (:mod:`recbole_farzi.recovery`), or None.
     """
@@ -206,6 +207,9 @@ class Distiller:
     def _match_losses(self, trajectory, leaf):
         """Train a trajectory for a window, and differentiate its loss on real events into ``leaf.grad``."""
         leaf.grad = None
+        ahead = self._first_window - trajectory.step
+        if ahead > 0:
+            trajectory, _ = self._advance(trajectory, leaf.detach(), ahead)
         advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
         value = self._real_loss(params)
         value.backward()
@@ -298,6 +302,14 @@ class Distiller:
         windows = self.outer.unroll == "windows" or self.outer.objective != "meta"
         return self.recovery.window if windows else self.inner.steps
 
+    @property
+    def _first_window(self):
+        """The inner step at which the first window begins that is differentiated: whole windows fill the rest, one at least."""
+        share, steps = 1.0 - self.outer.window_from, self.inner.steps
+        if self.outer.objective != "meta" or share == 1.0:
+            return 0
+        return max(0, steps - max(1, round(share * steps / self._stride)) * self._stride)
+
     def _adjoint(self, trajectory):
         every, window = self.checkpoint_every, self.recovery.window
         states = None if every == 0 else Checkpointed(every=every if every > 0 else None)
@@ -350,14 +362,14 @@ class Distiller:
         return legs[int(np.random.default_rng([seed, 5]).integers(len(legs)))]
 
     def _first_trajectories(self):
-        """Whole inner loops need one at a time; windows need several, spread evenly over the T inner steps."""
+        """Whole inner loops need one at a time; windows need several, spread evenly over the inner steps that windows cover."""
         if self._stride >= self.inner.steps or self.outer.objective == "trajectory":
             return [self._begin()]
-        trajectories, count = [], self.outer.trajectories
+        trajectories, count, first = [], self.outer.trajectories, self._first_window
         distributions = self._distributions().detach()
         for i in range(count):
             trajectory = self._begin()
-            ahead = (i * self.inner.steps // count) // self.recovery.window * self.recovery.window
+            ahead = first + (i * (self.inner.steps - first) // count) // self.recovery.window * self.recovery.window
             if ahead:
                 with contextlib.suppress(NonFiniteError):  # stays at its beginning; its own turn will find it bad again
                     trajectory, _ = self._advance(trajectory, distributions, ahead)

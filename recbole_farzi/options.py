@@ -93,6 +93,7 @@ class OuterOptions:
     average: float
     unroll: str
     window: int
+    window_from: float
     trajectories: int
     pretrained: float
     checkpoint_every: int
@@ -200,6 +201,7 @@ def read_options(config):
         average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),
         unroll=read.choice("farzi_unroll", UNROLLS),
         window=read.integer("farzi_window", at_least=1),
+        window_from=read.number("farzi_window_from", at_least=0.0, at_most=1.0),
         trajectories=read.integer("farzi_trajectories", at_least=1),
         pretrained=read.number("farzi_pretrained", at_least=0.0, at_most=1.0),
         checkpoint_every=read.integer("farzi_checkpoint_every", at_least=-1),
@@ -320,7 +322,7 @@ def option_names():
     """Names of all ``farzi_*`` options."""
     prefixes = {SummaryOptions: "", InnerOptions: "inner_", OuterOptions: "outer_", PoolOptions: "pool_", OutputOptions: "",
                 StudentOptions: "student_"}  # fmt: skip
-    plain = {"objective", "unroll", "window", "trajectories", "pretrained", "checkpoint_every", "kernels",
+    plain = {"objective", "unroll", "window", "window_from", "trajectories", "pretrained", "checkpoint_every", "kernels",
              "eval_step", "eval_students", "stopping_step"}  # fmt: skip
     return {
         "farzi_" + ("" if f.name in plain and group is OuterOptions else prefix) + f.name

@@ -195,11 +195,35 @@ def test_a_run_that_is_continued_equals_one_that_was_not_interrupted(make_distil
 
 
 def test_trajectories_are_spread_over_the_inner_steps(make_distiller):
-    distiller = make_distiller(farzi_inner_steps=12, farzi_window=3, farzi_trajectories=4)
+    distiller = make_distiller(farzi_inner_steps=12, farzi_window=3, farzi_trajectories=4, farzi_window_from=0.0)
     at = [distiller.step().inner_step for _ in range(16)]
     assert at[:4] == [0, 3, 6, 9]
     assert at[4:8] == [3, 6, 9, 0]
     assert sorted(at) == [0] * 4 + [3] * 4 + [6] * 4 + [9] * 4
+
+
+def test_windows_may_begin_late(make_distiller):
+    """Two windows of the last half: the rest is only taken, at the first turn of an inner loop."""
+    distiller = make_distiller(farzi_inner_steps=12, farzi_window=3, farzi_trajectories=2, farzi_window_from=0.5)
+    assert [distiller.step().inner_step for _ in range(8)] == [6, 9, 9, 0, 0, 9, 9, 0]
+    assert [trajectory.step for trajectory in distiller.trajectories] == [0, 9]
+    for share, first in ((0.0, 0), (0.6, 6), (0.9, 9), (1.0, 9)):
+        options = {"farzi_inner_steps": 12, "farzi_window": 3, "farzi_window_from": share}
+        assert make_distiller(**options)._first_window == first
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_a_late_window_has_the_gradient_of_the_last_steps(make_distiller, start):
+    """From its beginning an inner loop is taken up to the window, and differentiated from there: as ``last`` does."""
+    options = {"farzi_window": 2, "farzi_outer_clip_norm": 1e9, "farzi_trajectories": 1, "farzi_window_from": start}
+    late, last = make_distiller(torch.float64, **options), make_distiller(torch.float64, farzi_unroll="last", **options)
+    gradients = []
+    for distiller in (late, last):
+        distiller.optimizer.step = lambda of=distiller: gradients.append([t.grad.clone() for t in of.tensors])
+        distiller.trajectories = [distiller._begin()]
+        distiller.step()
+    same = [torch.allclose(mine, theirs, rtol=1e-9, atol=0.0) for mine, theirs in zip(*gradients)]
+    assert all(same) if start == 1.0 else not any(same)
 
 
 def test_full_unrolls_begin_anew_each_time(make_distiller):
