@@ -190,6 +190,13 @@ def test_senseless_learning_rates_of_students_are_refused(make_config, value):
     assert f"farzi_student_learning_rates={value!r} must be a list of numbers above 0" in message
 
 
+@pytest.mark.parametrize("name", [*ABOVE_ZERO, "weight_decay", "farzi_inner_weight_decay", "farzi_own_item"])
+def test_numbers_that_32_bits_do_not_hold_are_refused(make_config, name):
+    """PyTorch's Adam raises an error of its own for a learning rate of 1e38, after the data has been read."""
+    assert f"option {name}=1e+38 must be a number of at most 1e+30" in refused(make_config, **{name: 1e38})
+    assert "must be a list of numbers above 0 and at most 1e+30" in refused(make_config, farzi_student_learning_rates=[0.1, 1e38])
+
+
 def test_learning_rates_of_students_are_different_numbers_in_order(make_config):
     assert read_options(make_config(farzi_student_learning_rates=[0.1, 1, 0.1])[0]).students.learning_rates == (0.1, 1.0)
     assert read_options(make_config(farzi_student_learning_rates=[])[0]).students.learning_rates == ()
