@@ -107,7 +107,7 @@ def test_a_learning_rate_that_is_too_large_is_reduced_until_it_works(make_distil
 @pytest.mark.parametrize("unrolled, at", [("last", [0, 0]), ("windows", [3, 0])])
 def test_a_meta_gradient_that_is_not_finite_halves_the_window(make_distiller, unrolled, at):
     """Training and its loss are fine; the gradient is infinite where more than 3 inner steps are differentiated."""
-    distiller = make_distiller(farzi_window=6, farzi_unroll=unrolled)
+    distiller = make_distiller(farzi_window=6, farzi_unroll=unrolled, farzi_window_from=0.0)
     original = distiller._advance
 
     def advance(trajectory, leaf, steps):
