@@ -10,7 +10,7 @@ its students on validation. Validation alone is looked at. Writes ``results/qual
 import argparse
 
 import pandas as pd
-from undistilled import put_on_record, start_on_validation
+from undistilled import put_on_record, starts_on_validation
 
 from recbole_farzi.configuration import parse_overrides
 
@@ -35,16 +35,9 @@ def main():
     for dataset in known.datasets:
         for change in CHANGES:
             options = {**parse_overrides(rest), **change}
-            if dataset == "ml-100k":
-                options.pop("data_path", None)  # RecBole carries it
-            trainer, split, metrics = start_on_validation(known.model, dataset, options, STUDENTS)
-            found = [metrics]
-            for draw in range(1, DRAWS):
-                found.append(trainer._score(trainer._make_start(split.sequences, split.counts, draw), split.valid)[0])
+            trainer, means = starts_on_validation(known.model, dataset, options, STUDENTS, DRAWS)
             changed = ", ".join(f"{name}: {value}" for name, value in change.items()) or "as in properties/"
-            rows.append({"dataset": dataset, "recipe": changed, **pd.DataFrame(found).mean()})
-            rows[-1]["crossentropy, spread"] = pd.DataFrame(found)["crossentropy"].std()
-            rows[-1]["teacher's crossentropy"] = trainer.pool.score
+            rows.append({"dataset": dataset, "recipe": changed, **means, "teacher's crossentropy": trainer.pool.score})
             print(rows[-1], flush=True)
             put_on_record(
                 "recipes", pd.DataFrame(rows), trainer.config, f"How a student trains on a summary: {known.model}",

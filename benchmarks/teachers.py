@@ -10,7 +10,7 @@ validation. Validation alone is looked at. Writes ``results/quality/teachers.csv
 import argparse
 
 import pandas as pd
-from undistilled import put_on_record, start_on_validation
+from undistilled import put_on_record, starts_on_validation
 
 from recbole_farzi.configuration import parse_overrides
 
@@ -27,14 +27,8 @@ def main():
     for dataset in known.datasets:
         for teachers in range(1, MODELS + 1):
             options = {**parse_overrides(rest), "farzi_pool_models": MODELS, "farzi_pool_teachers": teachers}
-            if dataset == "ml-100k":
-                options.pop("data_path", None)  # RecBole carries it
-            trainer, split, metrics = start_on_validation(known.model, dataset, options, STUDENTS)
-            found = [metrics]
-            for draw in range(1, known.draws):
-                found.append(trainer._score(trainer._make_start(split.sequences, split.counts, draw), split.valid)[0])
-            rows.append({"dataset": dataset, "teachers": teachers, **pd.DataFrame(found).mean()})
-            rows[-1]["crossentropy, spread"] = pd.DataFrame(found)["crossentropy"].std()
+            trainer, means = starts_on_validation(known.model, dataset, options, STUDENTS, known.draws)
+            rows.append({"dataset": dataset, "teachers": teachers, **means})
             print(rows[-1], flush=True)
     put_on_record(
         "teachers", pd.DataFrame(rows), trainer.config, f"How many models teach: {known.model}",

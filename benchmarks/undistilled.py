@@ -4,6 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
+import pandas as pd
 from recbole.utils import init_logger
 
 from recbole_farzi.configuration import build_config
@@ -41,6 +42,22 @@ def start_on_validation(model, dataset, options, students):
     trainer = FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"]))
     _, metrics = trainer.fit(split.train, split.valid, verbose=False, saved=False)
     return trainer, split, metrics
+
+
+def starts_on_validation(model, dataset, options, students, draws):
+    """The same for several draws of histories.
+
+    Returns:
+        ``(trainer, means)``: means over the draws, and ``"crossentropy, spread"``, their standard deviation.
+    """
+    if dataset == "ml-100k":
+        options = {name: value for name, value in options.items() if name != "data_path"}  # RecBole carries it
+    trainer, split, metrics = start_on_validation(model, dataset, options, students)
+    found = [metrics]
+    for draw in range(1, draws):
+        found.append(trainer._score(trainer._make_start(split.sequences, split.counts, draw), split.valid)[0])
+    found = pd.DataFrame(found)
+    return trainer, {**found.mean(), "crossentropy, spread": found["crossentropy"].std()}
 
 
 def put_on_record(name, table, config, title, text, digits=".4f"):
