@@ -7,8 +7,9 @@ group is one point, or, with ``vary``, the cross product of its values:
 ``label``       name of the point, or of the group's line in the figure where it varies something
 ``options``     options of the plugin and of RecBole that the group has
 ``vary``        option to a list of values
-``tune``        option to a list of values, all tried, or to ``{low, high, log}``, searched by Optuna's TPE; each point
-                takes the value that is best on validation
+``tune``        option to a list of values, all tried; to ``{times: [...]}``, multiples of the value that the option has
+                otherwise, as a dataset's property file may set it; or to ``{low, high, log}``, searched by Optuna's TPE.
+                Each point takes the value that is best on validation
 ``instead``     options that the group has in place of those of a size, as where a point would be too dear; the command
                 line wins over them
 ==============  ====================================================================================================
@@ -19,7 +20,7 @@ dataset that is generated (:mod:`recbole_farzi.studies.generated`).
 
 import itertools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -37,21 +38,33 @@ _OF_FIGURE = {"x", "log", "metric", "categories"}
 
 @dataclass(frozen=True)
 class Search:
-    """Where the value of a tuned option is looked for: ``values``, or from ``low`` to ``high``."""
+    """Where the value of a tuned option is looked for: ``values``, or from ``low`` to ``high``.
+
+    ``times``: ``values`` are multiples of the option's own value, which :meth:`of` puts in their place.
+    """
 
     values: tuple = ()
     low: float = 0.0
     high: float = 0.0
     log: bool = False
+    times: bool = False
+
+    def of(self, name, own):
+        """The search itself, where ``own`` is the value that option ``name`` has otherwise."""
+        if not self.times:
+            return self
+        if isinstance(own, bool) or not isinstance(own, (int, float)):
+            raise OptionError(f"{name} is tuned in multiples of its own value, and {own!r} is no number")
+        return Search(values=tuple(float(f"{own * value:.4g}") for value in self.values))
 
     def thinned(self, count):
         """At most ``count`` of the values, evenly spread, the middle one if it is one."""
         if len(self.values) <= count:
             return self
         if count == 1:
-            return Search(values=(self.values[len(self.values) // 2],))
+            return replace(self, values=(self.values[len(self.values) // 2],))
         step = (len(self.values) - 1) / (count - 1)
-        return Search(values=tuple(self.values[round(number * step)] for number in range(count)))
+        return replace(self, values=tuple(self.values[round(number * step)] for number in range(count)))
 
 
 @dataclass(frozen=True)
@@ -229,9 +242,16 @@ class _Reader:
             if isinstance(where, list) and where:
                 out[option] = Search(values=tuple(where))
                 continue
+            if isinstance(where, dict) and "times" in where:
+                values = where["times"]
+                numbers = isinstance(values, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0 for v in values)
+                if not numbers or not values or set(where) != {"times"}:
+                    raise self._wrong(f"tune: {option}: times must be a list of numbers above 0, and stand alone")
+                out[option] = Search(values=tuple(values), times=True)
+                continue
             low, high = (where.get("low"), where.get("high")) if isinstance(where, dict) else (None, None)
             if not all(isinstance(end, (int, float)) for end in (low, high)) or not low < high or set(where) - {"low", "high", "log"}:
-                raise self._wrong(f"tune: {option} must be a list of values, or low and high (and log)")
+                raise self._wrong(f"tune: {option} must be a list of values, times, or low and high (and log)")
             if where.get("log") and low <= 0:
                 raise self._wrong(f"tune: {option} is logarithmic, so that low must be above 0")
             out[option] = Search(low=float(low), high=float(high), log=bool(where.get("log", False)))

@@ -17,6 +17,7 @@ import logging
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -216,6 +217,7 @@ class _Planner:
             options, facts = self._facts(options)
             config, _ = self._config({**self.setting.options, **options})
             options = {**_quantities(self.setting.options), **options}
+            point = replace(point, tune={name: search.of(name, config[name]) for name, search in point.tune.items()})
             seconds = options.get("step_seconds")
             try:
                 options = resolve(options, lambda name: config[name], facts)
@@ -226,7 +228,7 @@ class _Planner:
                 options.update(self._in_time(point, options, seconds))
             for params in _corners(point.tune):
                 read_options(self._config({**self.setting.options, **options, **params})[0])
-            points.append(Point(point.key, point.label, point.series, point.x, options, point.tune))
+            points.append(replace(point, options=options, instead={}))
         return points, impossible
 
     def _config(self, options):

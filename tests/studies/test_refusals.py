@@ -51,6 +51,7 @@ def test_arguments_that_make_no_sense(fails, arguments, line):
         ("title: T\nquestion: Q\ngroups: [{label: a, options: {farzi_windw: 2}}]\n", "did you mean farzi_window?"),
         ("title: T\nquestion: Q\ngroups: [{label: a}, {label: a}]\n", "study mine.yaml: two points are the same: a"),
         ("title: T\nquestion: Q\ngroups: [{label: a, tune: {seed: {low: 2, high: 1}}}]\n", "tune: seed must be a list"),
+        ("title: T\nquestion: Q\ngroups: [{label: a, tune: {seed: {times: [0]}}}]\n", "tune: seed: times must be a list of numbers"),
         ("title: T\nquestion: Q\nreference: b\ngroups: [{label: a}]\n", "reference 'b' is the label of no point"),
         ("title: [\n", "mine.yaml is not valid YAML"),
     ],

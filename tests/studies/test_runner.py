@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from recbole_farzi.errors import OptionError
 from recbole_farzi.run import main
 from recbole_farzi.studies import runner, study_names
 
@@ -134,6 +135,31 @@ def test_a_probe_that_was_interrupted_is_measured_anew(workplace, tiny_dataset, 
     for content in ("[1, 2]", "{}", '["a", 1, 2, 3]', ""):
         kept.write_text(content)
         assert planner._probe(points[-1]).setup > 0
+
+
+TIMES = """
+title: Times
+question: Is a multiple that of the dataset's own value?
+tune: {farzi_inner_learning_rate: {times: [0.5, 1, 2]}}
+groups: [{label: a}]
+sizes: [{}, {candidates: 1}]
+"""
+
+
+def test_multiples_are_those_of_what_the_property_files_say(workplace, tiny_dataset, tiny_options):
+    (workplace / "times.yaml").write_text(TIMES)
+    (workplace / "own.yaml").write_text("farzi_inner_learning_rate: 0.004\n")
+    varied = ("farzi_contenders", "farzi_inner_learning_rate")
+    options = {k: v for k, v in tiny_options.items() if k not in varied} | {"data_path": str(tiny_dataset)}
+    planner = runner._Planner("times.yaml", None, "tiny", ("own.yaml",), options)
+    for size, values in zip(planner.study.sizes, ((0.002, 0.004, 0.008), (0.004,))):
+        (point,), _ = planner._points(size)
+        assert point.tune["farzi_inner_learning_rate"].values == values
+    assert planner.plan("1", None, 1, 0.0, "")["points"][0][-1]["farzi_inner_learning_rate"]["values"] == (0.002, 0.004, 0.008)
+    (workplace / "times.yaml").write_text(TIMES.replace("farzi_inner_learning_rate", "farzi_inner_optimizer"))
+    planner = runner._Planner("times.yaml", None, "tiny", ("own.yaml",), options)
+    with pytest.raises(OptionError, match="farzi_inner_optimizer is tuned in multiples of its own value, and 'adam' is no number"):
+        planner._points(planner.study.sizes[0])
 
 
 def test_a_process_whose_parent_was_killed_begins_no_other_trial():
