@@ -8,7 +8,12 @@ import torch
 from recbole_farzi.errors import DataError
 from recbole_farzi.soft_events import SoftEvents, soft_distributions
 
-__all__ = ["Summary"]
+__all__ = ["Summary", "bytes_of_an_id", "stored_bytes"]
+
+_LEVELS = 127  # on either side of 0, of a number of 8 bits
+_MANTISSA = 16  # bits of a scale: with the 7 of a level a product fits in the 24 of a 32-bit float
+_BYTES_OF_A_SCALE = 4
+_SMALLEST = 1e-30  # largest number of a scale below which all are 0
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,37 @@ class Summary:
         return self.latent.shape[0] * self.latent.shape[1]
 
     @property
-    def nbytes(self):
-        """Size in bytes: two a number where 16-bit floats hold every one of them exactly, two an input where its id fits."""
-        exact = all(torch.equal(t, t.half().to(t.dtype)) for t in self.tensors)
-        numbers = sum(t.numel() * (2 if exact else t.element_size()) for t in self.tensors)
-        ids = 0 if self.inputs is None else self.inputs.numel() * (2 if len(self.bias) <= 2**16 else 4)
-        return numbers + ids
+    def bits(self):
+        """The fewest bits a number, 8, 16 or 32, that hold all of them exactly; see :meth:`rounded`."""
+        for bits in (8, 16):
+            rounded = self.rounded(bits)
+            if rounded is not self and all(map(torch.equal, self.tensors, rounded.tensors)):
+                return bits
+        return 32
 
-    def rounded(self):
-        """The nearest summary that 16-bit floats hold exactly; the same one where a number is beyond their range."""
+    @property
+    def nbytes(self):
+        """Size in bytes with :attr:`bits` a number, and two bytes an input where its id fits."""
+        rank, vocabulary = self.decoder.shape
+        ids = 0 if self.inputs is None else self.inputs.numel() * bytes_of_an_id(vocabulary)
+        return stored_bytes(self.events, rank, vocabulary, self.bits) + ids
+
+    def rounded(self, bits=16):
+        """The nearest summary that so many bits a number hold exactly; itself where a number is beyond the range of 16-bit floats.
+
+        With 8 bits an entry of ``Z`` or ``M`` is a whole number from -127 to 127 times the scale of its latent dimension; ``b`` has
+        16-bit floats.
+
+        Args:
+            bits: 8, 16 or 32.
+        """
+        if bits == 32:
+            return self
         tensors = [t.detach().half().to(t.dtype) for t in self.tensors]
         if not all(torch.isfinite(t).all() for t in tensors):
             return self
+        if bits == 8:
+            tensors[:2] = _on_grid(self.latent.detach(), (0, 1)), _on_grid(self.decoder.detach(), (1,))
         return replace(self, latent=tensors[0], decoder=tensors[1], bias=tensors[2])
 
     def training_events(self):
@@ -99,3 +123,31 @@ class Summary:
         """The same summary on another device, detached from any graph."""
         inputs = None if self.inputs is None else self.inputs.to(device)
         return Summary(*(t.detach().to(device) for t in self.tensors), self.temperature, inputs)
+
+
+def bytes_of_an_id(vocabulary):
+    """Bytes of an item's id in a vocabulary (with padding)."""
+    return 2 if vocabulary <= 2**16 else 4
+
+
+def stored_bytes(events, rank, vocabulary, bits):
+    """What ``Z``, ``M`` and ``b`` take with so many bits a number; see :meth:`Summary.rounded`.
+
+    Args:
+        events: mu times xi.
+        rank: d.
+        vocabulary: V, with padding.
+        bits: 8, 16 or 32.
+    """
+    scales = 2 * rank * _BYTES_OF_A_SCALE if bits == 8 else 0
+    return rank * (events + vocabulary) * bits // 8 + vocabulary * max(bits, 16) // 8 + scales
+
+
+def _on_grid(values, over):
+    """The nearest multiples, from -127 to 127 times, of a scale for all values along ``over``. What is on a grid stays there, bit for
+    bit: a scale has so few digits that its multiples are exact."""
+    largest = values.abs().amax(dim=over, keepdim=True)
+    mantissa, exponent = torch.frexp(largest / _LEVELS)
+    scale = torch.ldexp(torch.ceil(mantissa * 2.0**_MANTISSA) / 2.0**_MANTISSA, exponent)
+    scale = torch.where(largest > _SMALLEST, scale, torch.ones_like(scale))
+    return torch.where(largest > _SMALLEST, torch.round(values / scale) * scale, torch.zeros_like(values))

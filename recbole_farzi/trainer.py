@@ -209,7 +209,7 @@ class FarziTrainer(RowTrainer):
 
     def _as_kept(self, summary):
         """A summary with the precision that it is stored with, so that what is validated is what is kept."""
-        return summary.rounded() if self.options.summary.bits == 16 else summary
+        return summary.rounded(self.options.summary.bits)
 
     def _choose_start(self, sequences, counts, valid_data, choice):
         """The best on validation of a few starts, on other real histories each; which one it was is kept in the file ``choice``."""

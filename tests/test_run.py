@@ -43,7 +43,7 @@ def test_the_whole_job(whole_job, shared_dataset):
     assert list(found) == ["full", "summary", "start", "hard", "random", "random-bytes", "popularity"]
     assert [len(contender["runs"]) for contender in found.values()] == [2, 2, 2, 2, 2, 2, 1]
     assert found["summary"]["events"] == 44 == found["start"]["events"] == found["random"]["events"]
-    assert found["summary"]["bytes"] == out["summary"].nbytes == 2 * (44 * 3 + 31 * 3 + 31 + 44)  # Z, M, b and the items of the histories
+    assert found["summary"]["bytes"] == out["summary"].nbytes == 44 * 3 + 31 * 3 + 2 * 31 + 2 * 3 * 4 + 2 * 44  # Z, M, b, scales, histories
     assert found["hard"]["events"] == 5 * 44
     assert out["summary_path"] == shared_dataset / "tiny-farzi"
     summary, tokens, recipe = load_summary(out["summary_path"])

@@ -1,5 +1,7 @@
 """The summary: its size, its soft and its hard events."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,9 +29,35 @@ def test_half_precision_halves_the_size(summary):
     assert rounded.rounded().nbytes == rounded.nbytes and torch.equal(rounded.rounded().latent, rounded.latent)
 
 
+def test_eight_bits_are_whole_numbers_times_a_scale_of_each_dimension(summary):
+    rounded = summary.rounded(8)
+    assert (summary.bits, summary.rounded().bits, rounded.bits) == (32, 16, 8)
+    assert rounded.nbytes == 3 * 5 * 2 + 2 * 9 + 2 * 9 + 2 * 2 * 4  # Z, M, b, and a scale for each dimension of Z and of M
+    assert all(map(torch.equal, rounded.tensors, rounded.rounded(8).tensors))
+    for dimension in range(2):
+        for mine, theirs in (
+            (summary.latent[..., dimension], rounded.latent[..., dimension]), (summary.decoder[dimension], rounded.decoder[dimension])
+        ):  # fmt: skip
+            scale = mine.abs().max() / 127
+            levels = theirs.double() / (theirs.double().abs().max() / 127)
+            assert torch.allclose(levels, levels.round(), atol=1e-4) and levels.abs().max() == 127
+            assert (mine - theirs).abs().max() <= 0.501 * scale
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-25, 1.0, 6e4])
+def test_eight_bits_hold_numbers_of_any_size(summary, size):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(50):
+        latent = torch.randn(3, 5, 2, generator=generator) * torch.tensor([size, 1.0])
+        rounded = replace(summary, latent=latent.clamp(-6.5e4, 6.5e4)).rounded(8)
+        assert torch.isfinite(rounded.latent).all() and rounded.bits == 8
+
+
 def test_numbers_beyond_half_precision_are_kept_as_they_are(summary):
     huge = Summary(summary.latent * 1e6, summary.decoder, summary.bias, 0.7)
-    assert torch.equal(huge.rounded().latent, huge.latent) and huge.rounded().nbytes == huge.nbytes
+    for bits in (8, 16):
+        assert torch.equal(huge.rounded(bits).latent, huge.latent) and huge.rounded(bits).nbytes == huge.nbytes
+    assert huge.bits == 32
 
 
 def test_tensors_that_do_not_fit_are_refused():

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from recbole_farzi.contenders import BYTES_PER_EVENT
 from recbole_farzi.errors import DataError, OptionError
+from recbole_farzi.summary import bytes_of_an_id, stored_bytes
 
 __all__ = ["QUANTITIES", "Facts", "resolve", "steps_in_time"]
 
@@ -98,25 +99,23 @@ def _share(options, name):
 
 
 def _of_bytes(share, get, length, facts):
-    numbers = share * facts.events * BYTES_PER_EVENT * 8 / get("farzi_bits")
-    ids = 0 if get("farzi_inputs") == "soft" else (2 if facts.vocabulary <= 2**16 else 4) * 8 // get("farzi_bits")  # of an event
+    most, bits = share * facts.events * BYTES_PER_EVENT, get("farzi_bits")
+    of_an_input = 0 if get("farzi_inputs") == "soft" else bytes_of_an_id(facts.vocabulary)
+
+    def size(sequences, rank):
+        events = sequences * length
+        return stored_bytes(events, rank, facts.vocabulary, bits) + of_an_input * events
+
     rank = get("farzi_latent_dim")
     if rank == "full":
         rank = facts.vocabulary - 1  # with fewer events the rank, and the bytes, are smaller: then that is the largest that fits
-        fitting = [
-            count for count in range(1, int(numbers // length) + 1)
-            if _numbers(count * length, min(count * length, rank), facts) + ids * count * length <= numbers
-        ]  # fmt: skip
-        sequences = max(fitting, default=0)
+        counts = range(1, int(most // (length * max(1, of_an_input))) + 1)
+        sequences = max((count for count in counts if size(count, min(count * length, rank)) <= most), default=0)
     else:
-        sequences = int((numbers - (rank + 1) * facts.vocabulary) // ((rank + ids) * length))
+        sequences = int((most - size(0, rank)) // (size(1, rank) - size(0, rank)))
     if sequences < 1:
         raise DataError(
             f"rank {rank} does not fit: the token decoder leaves no room for a sequence of {length} events in "
             f"{share:.3g} of the data's bytes"
         )
     return sequences
-
-
-def _numbers(events, rank, facts):
-    return rank * (events + facts.vocabulary) + facts.vocabulary

@@ -25,13 +25,14 @@ def test_a_share_of_the_events():
     assert resolved(events_share=0.0005) == {"farzi_sequences": 1, "farzi_inner_batch_size": 1}
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("inputs", ["soft", "generated"])
 @pytest.mark.parametrize("rank", [2, 16, 32])
-def test_a_share_of_the_bytes_is_filled_and_not_more(rank, inputs):
-    sequences = resolved(bytes_share=0.35, farzi_latent_dim=rank, farzi_inputs=inputs)["farzi_sequences"]
+def test_a_share_of_the_bytes_is_filled_and_not_more(rank, inputs, bits):
+    sequences = resolved(bytes_share=0.35, farzi_latent_dim=rank, farzi_inputs=inputs, farzi_bits=bits)["farzi_sequences"]
 
     def size(count):
-        summary = Summary(torch.rand(count, 51, rank).half().float(), torch.zeros(rank, 1683), torch.zeros(1683), 1.0)
+        summary = Summary(torch.rand(count, 51, rank), torch.rand(rank, 1683), torch.rand(1683), 1.0).rounded(bits)
         items = torch.ones(count, 51, dtype=torch.long)
         return (summary if inputs == "soft" else replace(summary, inputs=items)).nbytes
 
