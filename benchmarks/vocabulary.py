@@ -1,6 +1,7 @@
-"""What an outer step, its start and an evaluation cost in time and memory as the vocabulary, the events and T grow.
+"""What an outer step, its start, training on the summary and an evaluation cost in time and memory as the vocabulary, the events
+and T grow.
 
-    python benchmarks/vocabulary.py            # a few minutes on one core; the largest point holds some gigabytes
+    python benchmarks/vocabulary.py            # half an hour or more on one core; the largest points hold some gigabytes
 
 Generated data (:mod:`recbole_farzi.studies.generated`, 300 users of 20 events), SASRec with two layers of 64, on the CPU. Each
 point is measured in a process of its own: processor seconds, and the most that the process came to hold in a stage beyond
@@ -13,43 +14,47 @@ import contextlib
 import itertools
 import json
 import logging
+import math
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from recbole_farzi import memory
+from recbole_farzi import inspection, memory
 from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.provenance import environment
-from recbole_farzi.starts import pick_windows, teacher_start
+from recbole_farzi.starts import generate_windows, random_start, teacher_start
 from recbole_farzi.storage import write_json, write_text
 from recbole_farzi.student import Student
 from recbole_farzi.studies.generated import make
-from recbole_farzi.training import WindowTrainer
+from recbole_farzi.training import SummaryLoader, WindowTrainer, recipe_optimizer
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"items": 1_000, "sequences": 2, "steps": 5}
-VARIED = {
-    "items": (1_000, 10_000, 100_000, 1_000_000),
-    "sequences": (2, 8, 32),
-    "steps": (5, 20, 80),
-}
-AT = {"items": {}, "sequences": {"items": 10_000}, "steps": {"items": 10_000}}  # what else a sweep sets
-STAGES = ("start", "outer step", "evaluation")
+BASE = {"items": 1_000, "sequences": 2, "steps": 5, "whole": False}
+SWEEPS = (  # what varies, its values, what else is set
+    ("items", (1_000, 10_000, 100_000, 1_000_000), {}),
+    ("items", (100_000, 1_000_000), {"whole": True}),
+    ("sequences", (2, 8, 32, 128), {"items": 10_000}),
+    ("sequences", (2, 8, 24), {"items": 1_000_000}),
+    ("steps", (5, 20, 80), {"items": 10_000}),
+    ("steps", (5, 20), {"items": 100_000}),
+)
+STAGES = ("start", "outer step", "student", "evaluation")
 LENGTH = 21
+LARGEST_START = 4_000_000  # sequences times items of a teacher's start; where there are more, distillation starts from random numbers
 
 
 def points():
-    """Every point once: items, sequences of 21 events, inner steps."""
-    every = [{**BASE, **AT[axis], axis: value} for axis, values in VARIED.items() for value in values]
+    """Every point once: items, sequences of 21 events, inner steps, and whether all soft events are made whole."""
+    every = [{**BASE, **others, axis: value} for axis, values, others in SWEEPS for value in values]
     return [point for number, point in enumerate(every) if point not in every[:number]]
 
 
@@ -80,9 +85,11 @@ class Peak:
         return None
 
 
-def measure(items, sequences, steps):
+def measure(items, sequences, steps, whole):
     """Seconds and bytes of each stage, and the bytes that the plan says."""
     logging.getLogger().setLevel(logging.ERROR)
+    if whole:
+        inspection.SCORES_IN_MEMORY = math.inf
     with tempfile.TemporaryDirectory() as folder:
         data = make({"items": items}, folder)
         config, model_class = build_config(
@@ -99,24 +106,43 @@ def measure(items, sequences, steps):
     student = Student(factory(1, dropout=False).train())
     judge = Student(factory(1, dropout=False).train(), student.traits, last_only=True)
     teacher = Student(factory(2, dropout=False), student.traits, last_only=True)
-    costs = memory.measure(student, judge, LENGTH, torch.device("cpu"), options.outer.teacher)
-    planned = memory.needed(memory.plan(config, options, student), costs)
-    out = {"plan": {"start": planned["the start"], "outer step": planned["distillation"], "evaluation": planned["evaluation"]}}
-    windows = pick_windows(split.sequences.running(), sequences, LENGTH, np.random.default_rng(0))
-    with Peak() as start_cost:
-        start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0)
+    plan = memory.plan(config, options, student)
+    costs = memory.measure(
+        student, judge, LENGTH, torch.device("cpu"), options.outer.teacher, options.summary.latent_dim if plan.by_blocks else None
+    )
+    planned = memory.needed(plan, costs)
+    out = {
+        "by blocks": plan.by_blocks,
+        "plan": {"start": planned["the start"], "outer step": planned["distillation"], "evaluation": planned["evaluation"]},
+    }
+    windows = generate_windows(teacher, split.counts, sequences, LENGTH, split.sequences.repeats, 0)
+    if items * sequences <= LARGEST_START:
+        with Peak() as start_cost:
+            start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0)
+    else:
+        start, start_cost = random_start(sequences, LENGTH, options.summary.latent_dim, len(split.counts), 1.0, 0), None
+    start = replace(start, inputs=windows)
     distiller = Distiller(
         student, judge, start, options.inner, options.outer,
         lambda seed: Student(factory(seed, dropout=False), student.traits).parameter_dict(), split.sequences, 1, teacher=teacher,
     )  # fmt: skip
     with Peak() as step_cost:
         distiller.step()
-    trainer = WindowTrainer(config, factory(3), student.traits)
+    summary = distiller.summary
     del distiller, start
+    fresh = Student(factory(4, dropout=False).train(), student.traits)
+    with Peak() as student_cost:
+        optimizer = recipe_optimizer(fresh.model, options.inner)
+        for rows in SummaryLoader(summary, split.train.dataset, options.inner, 4, fresh.traits):
+            optimizer.zero_grad()
+            fresh.soft_loss(rows).backward()
+            optimizer.step()
+    del fresh, optimizer, summary
+    trainer = WindowTrainer(config, factory(3), student.traits)
     with Peak() as evaluation_cost:
         trainer.evaluate(split.valid, load_best_model=False)
-    for stage, cost in zip(STAGES, (start_cost, step_cost, evaluation_cost)):
-        out[stage] = {"seconds": cost.seconds, "bytes": cost.bytes}
+    for stage, cost in zip(STAGES, (start_cost, step_cost, student_cost, evaluation_cost)):
+        out[stage] = None if cost is None else {"seconds": cost.seconds, "bytes": cost.bytes}
     return out
 
 
@@ -132,15 +158,18 @@ def in_a_process(point):
 
 def table(found):
     """The points as Markdown."""
-    head = ["V", "events", "T"] + [f"{stage}: {what}" for stage in STAGES for what in ("s", "MiB", "MiB planned")]
+    head = ["V", "events", "T", "soft events"] + [f"{stage}: {what}" for stage in STAGES for what in ("s", "MiB", "MiB planned")]
     lines = ["| " + " | ".join(head) + " |", "|" + " ---: |" * len(head)]
     for point in found:
         cells = [f"{point['items']:,}", f"{point['sequences'] * LENGTH:,}", str(point["steps"])]
         if "error" in point:
-            cells += [point["error"]] + [""] * (3 * len(STAGES) - 1)
+            cells += [point["error"]] + [""] * (3 * len(STAGES))
         else:
+            cells.append("in blocks" if point["by blocks"] else "whole")
             for stage in STAGES:
-                cells += [f"{point[stage]['seconds']:.2f}", _mib(point[stage]["bytes"]), _mib(point["plan"][stage])]
+                cost = point[stage]
+                cells += ["–", "–"] if cost is None else [f"{cost['seconds']:.2f}", _mib(cost["bytes"])]
+                cells.append(_mib(point["plan"].get(stage)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -157,21 +186,29 @@ def draw(found, path):
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(2, len(VARIED), figsize=(11, 6), squeeze=False)
+    columns = [sweep for sweep in SWEEPS if not sweep[2].get("whole")]
+    figure, axes = plt.subplots(2, len(columns), figsize=(3.4 * len(columns), 6), squeeze=False)
     names = {"items": "items V", "sequences": "synthetic events", "steps": "inner steps T, all differentiated"}
-    for column, (axis, values) in enumerate(VARIED.items()):
-        wanted = [{**BASE, **AT[axis], axis: value} for value in values]
-        mine = [p for p in found if {k: p[k] for k in BASE} in wanted and "error" not in p]
-        x = [p[axis] * (LENGTH if axis == "sequences" else 1) for p in mine]
-        for row, stage in itertools.product(range(2), STAGES):
-            key, unit = (("seconds", 1), ("bytes", 2**20))[row]
-            values_ = [p[stage][key] for p in mine]
-            if all(value is not None for value in values_):
-                axes[row][column].plot(x, [value / unit for value in values_], marker="o", label=stage)
+    for column, (axis, values, others) in enumerate(columns):
+        for whole in (False, True):
+            wanted = [{**BASE, **others, axis: value, "whole": whole} for value in values]
+            mine = [p for p in found if {k: p[k] for k in BASE} in wanted and "error" not in p]
+            x = [p[axis] * (LENGTH if axis == "sequences" else 1) for p in mine]
+            for row, (number, stage) in itertools.product(range(2), enumerate(STAGES)):
+                key, unit = (("seconds", 1), ("bytes", 2**20))[row]
+                values_ = [p[stage] and p[stage][key] for p in mine]
+                if mine and None not in values_ and (not whole or stage in ("outer step", "student")):
+                    axes[row][column].plot(
+                        x, [value / unit for value in values_], marker="x" if whole else "o", linestyle=":" if whole else "-",
+                        color=f"C{number}", label=stage + (", soft events whole" if whole else ""),
+                    )  # fmt: skip
+        title = f"V = {others['items']:,}" if "items" in others else f"{BASE['sequences'] * LENGTH} events"
+        axes[0][column].set_title(title, fontsize=9)
+        ticks = [value * (LENGTH if axis == "sequences" else 1) for value in values]
         for row, label in enumerate(("processor seconds", "peak memory, MiB")):
             axes[row][column].set(xscale="log", yscale="log", xlabel=names[axis], ylabel=label)
             axes[row][column].xaxis.set_minor_formatter(NullFormatter())
-            axes[row][column].set_xticks(x, [f"{value:,}" for value in x], fontsize=8)
+            axes[row][column].set_xticks(ticks, [f"{value:,}" for value in ticks], fontsize=8)
             axes[row][column].grid(alpha=0.3)
     axes[0][0].legend(fontsize=8)
     figure.tight_layout()
@@ -196,8 +233,9 @@ def main():
         said = (
             f"# Time and memory against vocabulary, events and T\n\n`python benchmarks/vocabulary.py`, PyTorch {where['torch']}, "
             f"{where['device']}, {where['threads']} thread(s). Processor seconds; memory beyond what the process held before the "
-            f"stage; V is without the padding. All inner steps are differentiated, with as few states stored as can be; all "
-            f"synthetic sequences are in a batch; the outer loss is of 8 real windows; evaluation scores 100 of 300 users at a time.\n\n{table(found)}\n"
+            f"stage; V is without the padding. The teacher writes the histories (`farzi_inputs: generated`). All inner steps are "
+            f"differentiated, with as few states stored as can be; all synthetic sequences are in a batch; the outer loss is of 8 "
+            f"real windows; a student trains for T steps; evaluation scores 100 of 300 users at a time.\n\n{table(found)}\n"
         )
         write_json(given.output / "results.json", {"environment": where, "points": found})
         write_text(given.output / "table.md", said)

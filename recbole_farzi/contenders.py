@@ -205,7 +205,7 @@ class ContenderFactory:
         def run(seed, tell, state_file=None):
             inner = self.options.inner
             trainer = SummaryTrainer(self.config, self.factory(seed), inner, self.traits)
-            loader = SummaryLoader(summary, self.split.train.dataset, inner, seed)
+            loader = SummaryLoader(summary, self.split.train.dataset, inner, seed, self.traits)
             return trainer, timed_fit(trainer, loader, None, tell)
 
         depends = [summary_digest(summary), asdict(self.options.inner)]
@@ -216,7 +216,7 @@ class ContenderFactory:
 
         def run(seed, tell, state_file=None):
             trainer = PassTrainer(self.config, self.factory(seed), max(1, own.steps // own.eval_step), self.traits)
-            loader = PassLoader(self.summary, self.split.train.dataset, inner.batch_size, own.eval_step, seed)
+            loader = PassLoader(self.summary, self.split.train.dataset, inner.batch_size, own.eval_step, seed, self.traits)
             return trainer, timed_fit(trainer, loader, self.split.valid, tell, state_file)
 
         note = (

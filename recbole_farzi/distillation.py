@@ -46,13 +46,15 @@ from recbole_farzi.memory import is_out_of_memory
 from recbole_farzi.objectives import gradient_distance, summary_gradient, trajectory_distance
 from recbole_farzi.recovery import Recovery
 from recbole_farzi.sequences import batch_order
-from recbole_farzi.soft_events import SoftEvents, soft_distributions
+from recbole_farzi.soft_events import LatentEvents, SoftEvents, soft_distributions
 from recbole_farzi.summary import Summary
 from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Distiller", "OuterStep"]
 
+
+_DECODER, _BIAS = " decoder", " bias"  # among the parameters of a model, none of which is called so
 
 _LOSSES = {  # for people
     "meta": "a loss on real events", "gradient": "a distance of gradients", "trajectory": "a distance of weights"
@@ -113,7 +115,8 @@ class Distiller:
         self, student, judge, start, inner, outer, initial, sequences, seed, teacher=None, experts=(), ranks=None
     ):
         self.student = student
-        self.inner_loss = lambda params, rows, step: student.soft_loss(rows, params)
+        self.by_blocks = student.traits.by_blocks(start.events)
+        self.inner_loss = self._loss_on_summary(student)
         if outer.kernels != "eager":  # kept: what is compiled or captured is so once
             self.inner_loss = {"compiled": Compiled, "captured": Captured}[outer.kernels](self.inner_loss)
         self.judge = judge
@@ -173,13 +176,13 @@ class Distiller:
         trajectory = self.trajectories[slot]
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        distributions = self._distributions()
-        leaf = distributions.detach().requires_grad_(True)
+        made = self._made()
+        leaves = [tensor.detach().requires_grad_(True) for tensor in made]
         self.optimizer.zero_grad()
         loss, norm, what = math.nan, math.nan, None
         try:
-            advanced, loss = self._within_memory(lambda: self._outer_gradient(trajectory, leaf))
-            distributions.backward(leaf.grad)
+            advanced, loss = self._within_memory(lambda: self._outer_gradient(trajectory, leaves))
+            torch.autograd.backward(made, [leaf.grad for leaf in leaves])
             norm = float(torch.nn.utils.clip_grad_norm_(self.tensors, self.outer.clip_norm))
             if not math.isfinite(loss):
                 what = f"{_LOSSES[self.outer.objective]} that is not finite"
@@ -204,37 +207,37 @@ class Distiller:
         self.steps_done += 1
         return OuterStep(loss, norm, trajectory.step, what is not None, reduced)
 
-    def _match_losses(self, trajectory, leaf):
-        """Train a trajectory for a window, and differentiate its loss on real events into ``leaf.grad``."""
-        leaf.grad = None
+    def _match_losses(self, trajectory, leaves):
+        """Train a trajectory for a window, and differentiate its loss on real events into the gradients of the leaves."""
+        _forget_gradients(leaves)
         ahead = self._first_window - trajectory.step
         if ahead > 0:
-            trajectory, _ = self._advance(trajectory, leaf.detach(), ahead)
-        advanced, params = self._advance(trajectory, leaf, min(self._stride, self.inner.steps - trajectory.step))
+            trajectory, _ = self._advance(trajectory, _detached(leaves), ahead)
+        advanced, params = self._advance(trajectory, leaves, min(self._stride, self.inner.steps - trajectory.step))
         value = self._real_loss(params)
         value.backward()
         return advanced, value.item()
 
-    def _match_gradients(self, trajectory, leaf):
-        """Differentiate the distance of a trajectory's two gradients into ``leaf.grad``, and train it on for a window."""
-        leaf.grad = None
+    def _match_gradients(self, trajectory, leaves):
+        """The same with the distance of a trajectory's two gradients; then train it on for a window."""
+        _forget_gradients(leaves)
         params = {name: value.detach().requires_grad_(True) for name, value in trajectory.params.items()}
         real = torch.autograd.grad(self._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
         batches = torch.arange(self.count).split(self.inner.batch_size)
+        data, constants = self._read(leaves)
         mine = summary_gradient(
-            lambda params, rows, step: self.judge.soft_loss(rows, params), trajectory.params, self._events(leaf), batches,
-            trajectory.seed,
-        )  # fmt: skip
+            self._loss_on_summary(self.judge), {**trajectory.params, **constants}, data, batches, trajectory.seed, tuple(constants)
+        )
         value = gradient_distance(mine, dict(zip(params, real)))
         value.backward()
-        advanced, _ = self._advance(trajectory, leaf.detach(), min(self._stride, self.inner.steps - trajectory.step))
+        advanced, _ = self._advance(trajectory, _detached(leaves), min(self._stride, self.inner.steps - trajectory.step))
         return advanced, value.item()
 
-    def _match_trajectories(self, trajectory, leaf):
-        """Train for a window from an expert's snapshot, and differentiate the distance to its next into ``leaf.grad``."""
-        leaf.grad = None
+    def _match_trajectories(self, trajectory, leaves):
+        """The same with the distance to an expert's next snapshot, after a window of training from the one before."""
+        _forget_gradients(leaves)
         start, goal = self._leg(trajectory.seed)
-        _, params = self._advance(trajectory, leaf, self._stride)
+        _, params = self._advance(trajectory, leaves, self._stride)
         value = trajectory_distance(params, start, goal)
         value.backward()
         return None, value.item()
@@ -328,9 +331,29 @@ class Distiller:
         latent, decoder, bias = self._as_summary(self.tensors)
         return soft_distributions(latent, decoder, self.temperature, bias)
 
-    def _events(self, distributions):
-        """What a student reads."""
-        return distributions if self.inputs is None else SoftEvents(distributions, self.inputs)
+    def _made(self):
+        """What the inner loop reads of the summary: ``P``, or ``Z``, ``M`` and ``b`` where the student reads in blocks."""
+        return list(self._as_summary(self.tensors)) if self.by_blocks else [self._distributions()]
+
+    def _read(self, made):
+        """``(data, constants)``: what the inner loss is given of it by rows, and as a whole, among the parameters."""
+        rows, *whole = made
+        if not self.by_blocks:
+            return (rows if self.inputs is None else SoftEvents(rows, self.inputs)), {}
+        return ((rows,) if self.inputs is None else (rows, self.inputs)), dict(zip((_DECODER, _BIAS), whole))
+
+    def _loss_on_summary(self, student):
+        """The inner loss, function from parameters, rows and the step."""
+        if not self.by_blocks:
+            return lambda params, rows, step: student.soft_loss(rows, params)
+
+        def loss(params, rows, step):
+            latent, *inputs = rows
+            weights = {name: value for name, value in params.items() if name not in (_DECODER, _BIAS)}
+            events = LatentEvents(latent, params[_DECODER], params[_BIAS], self.temperature, *inputs)
+            return student.soft_loss(events, weights)
+
+        return loss
 
     def _real_batch(self):
         rng = np.random.default_rng([self.seed, 1, self.steps_done])
@@ -366,24 +389,26 @@ class Distiller:
         if self._stride >= self.inner.steps or self.outer.objective == "trajectory":
             return [self._begin()]
         trajectories, count, first = [], self.outer.trajectories, self._first_window
-        distributions = self._distributions().detach()
+        made = _detached(self._made())
         for i in range(count):
             trajectory = self._begin()
             ahead = first + (i * (self.inner.steps - first) // count) // self.recovery.window * self.recovery.window
             if ahead:
                 with contextlib.suppress(NonFiniteError):  # stays at its beginning; its own turn will find it bad again
-                    trajectory, _ = self._advance(trajectory, distributions, ahead)
+                    trajectory, _ = self._advance(trajectory, made, ahead)
             trajectories.append(trajectory)
         return trajectories
 
-    def _advance(self, trajectory, distributions, steps):
-        """Train a trajectory ``steps`` further; returns it, detached, and its parameters with their history."""
+    def _advance(self, trajectory, made, steps):
+        """Train a trajectory ``steps`` further on what :meth:`_made` gives; returns it, detached, and its parameters with their
+        history."""
         inner = self.recipe
         rates = torch.tensor(inner.rates()[trajectory.step : trajectory.step + steps], dtype=torch.float64)
+        data, constants = self._read(made)
         params, state = unroll(
             self.inner_loss,
-            trajectory.params,
-            self._events(distributions),
+            {**trajectory.params, **constants},
+            data,
             optimizer=differentiable_rule(inner, rates),
             steps=steps,
             adjoint=self._adjoint(trajectory),
@@ -391,7 +416,9 @@ class Distiller:
             state=State(trajectory.step, trajectory.slots) if trajectory.slots else None,
             seed=trajectory.seed,  # whatever is random in the model's training mode is replayed
             return_state=True,
+            frozen=tuple(constants),
         )
+        params = {name: params[name] for name in trajectory.params}
         advanced = replace(
             trajectory,
             step=trajectory.step + steps,
@@ -399,3 +426,12 @@ class Distiller:
             slots={slot: {k: v.detach() for k, v in values.items()} for slot, values in state.slots.items()},
         )
         return advanced, params
+
+
+def _detached(tensors):
+    return [tensor.detach() for tensor in tensors]
+
+
+def _forget_gradients(leaves):
+    for leaf in leaves:
+        leaf.grad = None

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from recbole_farzi.adapters import feature_layers
 from recbole_farzi.adjoint import Adam, AdjointError, unroll
+from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import ModelError
 from recbole_farzi.interactions import RecordedInteraction, interaction
 from recbole_farzi.sequences import Windows
@@ -23,6 +24,7 @@ __all__ = ["ModelTraits", "check_twice_differentiable", "inspect_model"]
 
 _TOLERANCE = 1e-4  # float32 forward passes of the same numbers in another batch shape agree to about 1e-6
 _ROWS = 4
+_REAL = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class ModelTraits:
         item_tables, user_tables: names of the parameters that are looked up with ids of items and users.
         causal: every position can be read in one pass, and none sees a later event.
         linear_scores: the score of a soft item ``p E`` is the ``p``-weighted mean of the items' scores.
+        hidden: its hidden states are had (:meth:`recbole_farzi.student.Student.hidden`): the scores are their products with the
+            rows of its one item table.
         ranks: it scores all items at once (``full_sort_predict``).
         probabilities: what it scores by are probabilities.
         objective: what it trains on. ``own``: its ``calculate_loss`` on every prefix and its next event; ``sequence``: its
@@ -59,6 +63,11 @@ class ModelTraits:
     reads: frozenset = frozenset()
     transform: Any = None
     note: str = ""
+    hidden: bool = False
+
+    def by_blocks(self, events):
+        """Does a student read so many synthetic events in blocks of items? (Where they are large as a whole, and it can.)"""
+        return self.hidden and events * self.vocabulary * _REAL > SCORES_IN_MEMORY
 
     @property
     def by_rows(self):
@@ -169,20 +178,23 @@ def _inspect(model, config, device):
         reads=frozenset(own.read),
         transform=transform,
     )
-    traits = replace(traits, causal=ranks and _is_causal(Student(model, traits), ids))
+    # all of their events are scored, several times over
+    few = ids if ids.numel() * vocabulary * _REAL <= SCORES_IN_MEMORY else ids[:2, :9]
+    traits = replace(traits, causal=ranks and _is_causal(Student(model, traits), few))
     if not trouble and model.POS_ITEM_ID not in own.read:
         traits = replace(traits, objective="sequence")
     elif not trouble and traits.causal and _equal(trained, _cross_entropy(scores, ids[:, -1], probabilities)):
         traits = replace(traits, objective="cross-entropy")
     if traits.objective != "cross-entropy" and not trouble:
-        trouble = _difference(Student(model, traits), ids)
+        trouble = _difference(Student(model, traits), few)
     if trouble:
         if not ranks:
             raise ModelError(f"{name} cannot read virtual items: {trouble}")
         traits = replace(traits, objective="cross-entropy", note=f"its own loss is not defined on soft events: {trouble}")
     if traits.objective == "cross-entropy":
-        traits = replace(traits, linear_scores=traits.causal and _has_linear_scores(Student(model, traits), ids))
-        trouble = _difference(Student(model, traits), ids)
+        traits = replace(traits, linear_scores=traits.causal and _has_linear_scores(Student(model, traits), few))
+        traits = replace(traits, hidden=traits.linear_scores and not features and _has_hidden_states(Student(model, traits), few))
+        trouble = _difference(Student(model, traits), few)
         if trouble:
             raise ModelError(f"{name} cannot read virtual items: {trouble}")
     return traits
@@ -313,6 +325,22 @@ def _has_linear_scores(student, ids):
         return False
     expected = scores[..., :vocabulary] @ mixture.T
     return _equal(scores[..., -len(mixture) :], expected)
+
+
+def _has_hidden_states(student, ids):
+    """Are the scores the products of what :meth:`recbole_farzi.student.Student.hidden` gives with the item table?"""
+    if len(student.traits.item_tables) != 1 or student.traits.probabilities:
+        return False
+    events = ids[:, : student.length].clone()
+    events[:, -1] = events[:, 0]  # an item that comes twice
+    try:
+        hidden, expected = student.hidden(events), student.scores(events)
+    except (RuntimeError, IndexError, ValueError, TypeError):  # the model does more with its table than score
+        return False
+    table = student.item_table()
+    if hidden.shape != (*events.shape, table.shape[1]):
+        return False
+    return bool((hidden @ table.T - expected).abs().max() <= _TOLERANCE * expected.abs().max())
 
 
 def _difference(student, ids):

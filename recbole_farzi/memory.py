@@ -2,7 +2,8 @@
 
 The cost of one inner step and of one outer loss is *measured*, on one, two and four sequences (over a large
 vocabulary on one and two, where what grows with the square is little), which is cheap whatever the plan (it grows
-with their square: every event of a batch is scored against every other, as a virtual item); what the plan makes of it
+with their square: every event of a batch is scored against every other, as a virtual item); soft events that are read
+in blocks (:mod:`recbole_farzi.vocabulary_blocks`) are measured so. What the plan makes of it
 follows from its shapes: vocabulary, sequences, length, batches, size of the model, inner steps that are
 differentiated, and how many of their states are stored. The numbers are those of tensors: what libraries keep for
 themselves comes on top, so that an estimate is no promise. Where memory ends all the same, the distiller stores fewer
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from recbole_farzi.adjoint import Adam, StoreAll, unroll
 from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import OptionError
+from recbole_farzi.soft_events import LatentEvents
 from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Costs", "PeakBytes", "Plan", "available", "check_model", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
@@ -103,6 +105,7 @@ class Plan:
         train_batch_size, eval_batch_size: RecBole's options.
         kept: models of the pool that are in memory while the summary is distilled: teachers, and snapshots where they are used.
         rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
+        by_blocks: the inner loop reads soft events in blocks of items, so that ``P`` never exists.
     """
 
     vocabulary: int
@@ -120,6 +123,7 @@ class Plan:
     eval_batch_size: int
     kept: int = 0
     rows: int = 1
+    by_blocks: bool = False
 
 
 def plan(config, options, student):
@@ -148,6 +152,7 @@ def plan(config, options, student):
         eval_batch_size=config["eval_batch_size"],
         kept=_kept(config, options),
         rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
+        by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
     )
 
 
@@ -193,7 +198,7 @@ def stored_states(steps, every):
     return min(steps, -(-steps // every) + min(every, steps))
 
 
-def measure(student, judge, length, device, teacher=0.0):
+def measure(student, judge, length, device, teacher=0.0, latent_dim=None):
     """Take one inner step and one outer loss, on few sequences, and see what they hold.
 
     Args:
@@ -202,12 +207,13 @@ def measure(student, judge, length, device, teacher=0.0):
         length: xi.
         device: torch device.
         teacher: share of a teacher's distributions in the targets of the outer loss.
+        latent_dim: d, of soft events that are read in blocks of items; None: they are not.
 
     Returns:
         :class:`Costs`.
     """
     numbers = (1, 2, 4) if 4 * length * student.vocabulary * _REAL <= SCORES_IN_MEMORY else (1, 2)
-    inner = [_peak(lambda n=n: _inner_step(student, n, length, device), device) for n in numbers]
+    inner = [_peak(lambda n=n: _inner_step(student, n, length, device, latent_dim), device) for n in numbers]
     outer = [_peak(lambda n=n: _outer_loss(judge, n, device, teacher), device) for n in numbers]
     return Costs(_quadratic(*inner), _quadratic(*outer))
 
@@ -224,14 +230,19 @@ def _of(cost, n):
     return a + b * n + c * n * n
 
 
-def _inner_step(student, sequences, length, device):
-    soft = torch.full((sequences, length, student.vocabulary), 1.0 / student.vocabulary, device=device, requires_grad=True)
+def _inner_step(student, sequences, length, device, latent_dim):
     params = student.parameter_dict()
-    final = unroll(
-        lambda params, rows, step: student.soft_loss(rows, params), params, soft, optimizer=Adam(lr=1e-3, eps=1e-5), steps=1,
-        adjoint=StoreAll(), seed=0,
-    )  # fmt: skip
-    sum(value.sum() for value in final.values()).backward()
+    if latent_dim is None:
+        soft = torch.full((sequences, length, student.vocabulary), 1.0 / student.vocabulary, device=device, requires_grad=True)
+    else:
+        shapes = (sequences, length, latent_dim), (latent_dim, student.vocabulary), (student.vocabulary,)
+        soft = LatentEvents(*(torch.zeros(shape, device=device, requires_grad=True) for shape in shapes), 1.0)
+
+    def loss(params, events, step):
+        return student.soft_loss(events, params)
+
+    final = unroll(loss, params, soft, optimizer=Adam(lr=1e-3, eps=1e-5), steps=1, adjoint=StoreAll(), seed=0)
+    sum(final[name].sum() for name in params).backward()
 
 
 def _outer_loss(judge, windows, device, teacher):
@@ -260,13 +271,15 @@ def _peak(function, device):
 def needed(plan, costs):
     """Bytes that a plan takes at its most in each stage: ``{stage: bytes}``.
 
-    ``the start`` is factorised from the logits of all soft events; ``distillation`` holds the models' states, the soft events with their gradients, and either an inner step with its products
-    or an outer loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
+    ``the start`` is factorised from the logits of all soft events; ``distillation`` holds the models' states, the soft events with
+    their gradients (what they are made of, where they are read in blocks), and either an inner step with its products or an outer
+    loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
     """
     state = 3 * plan.parameters * _REAL  # of RecBole's Adam, which trains on real events
     inner_state = plan.vectors * plan.parameters * _REAL
     inner, outer = _of(costs.inner, plan.inner_batch_size), _of(costs.outer, plan.outer_block)
     soft_events = plan.sequences * plan.length * plan.vocabulary * _REAL
+    whole = 0 if plan.by_blocks else soft_events
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
@@ -274,7 +287,7 @@ def needed(plan, costs):
     return {
         "the start": kept + _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY) + 6 * summary + decomposition,
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
-        "distillation": kept + states + 4 * soft_events + 6 * summary + max(inner, outer),
+        "distillation": kept + states + 4 * whole + 6 * summary + max(inner, outer),
         "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size),
         "evaluation": kept + state + _EVALUATION * plan.eval_batch_size * plan.rows * plan.vocabulary * _REAL,
     }
@@ -366,7 +379,9 @@ def _nearest(plan, costs, room):
 
 
 def _halved(plan, field):
-    plan = dataclasses.replace(plan, **{field: max(1, getattr(plan, field) // 2)})
+    # soft events that are read in blocks stay so many that they are: nothing was measured of them as a whole
+    least = 1 + SCORES_IN_MEMORY // (plan.length * plan.vocabulary * _REAL) if plan.by_blocks and field == "sequences" else 1
+    plan = dataclasses.replace(plan, **{field: max(min(least, getattr(plan, field)), getattr(plan, field) // 2)})
     return dataclasses.replace(plan, inner_batch_size=min(plan.inner_batch_size, plan.sequences))
 
 

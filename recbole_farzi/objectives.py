@@ -45,7 +45,7 @@ def gradient_distance(mine, theirs):
     return total
 
 
-def summary_gradient(loss, params, data, batches, seed):
+def summary_gradient(loss, params, data, batches, seed, frozen=()):
     """The gradient of a mean loss for the parameters, batch by batch; itself differentiable for the data, exactly.
 
     The momentum of plain gradient descent after its first step *is* the gradient, so that :func:`recbole_farzi.adjoint.unroll`
@@ -57,6 +57,7 @@ def summary_gradient(loss, params, data, batches, seed):
         data: as for ``unroll``; tensors of shape [rows, ...].
         batches: row numbers of each batch, which together are the rows that count.
         seed: of what is random in the loss.
+        frozen: names of ``params`` of which no gradient is taken; it is differentiable for them as for the data.
 
     Returns:
         ``{name: tensor}``, the mean over all rows of ``batches``.
@@ -65,7 +66,8 @@ def summary_gradient(loss, params, data, batches, seed):
     whole = {}
     for batch in batches:
         _, state = unroll(
-            loss, params, data, optimizer=SGD(lr=1.0, momentum=0.5), steps=1, batches=[batch], seed=seed, return_state=True
+            loss, params, data, optimizer=SGD(lr=1.0, momentum=0.5), steps=1, batches=[batch], seed=seed, return_state=True,
+            frozen=frozen,
         )  # fmt: skip
         for name, gradient in state.slots["b"].items():
             part = gradient * (len(batch) / rows)

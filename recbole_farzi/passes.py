@@ -22,6 +22,7 @@ class PassLoader:
         batch_size: synthetic sequences in a batch, at most mu.
         steps: batches in an epoch, that is between two validations.
         seed: of the order.
+        traits: of the model that reads them, :meth:`recbole_farzi.summary.Summary.training_events`.
 
     Attributes:
         epoch: number of the coming epoch, on which its order depends.
@@ -29,8 +30,8 @@ class PassLoader:
 
     shuffle = True
 
-    def __init__(self, summary, dataset, batch_size, steps, seed):
-        self.events, self.sequences = summary.training_events(), len(summary.latent)
+    def __init__(self, summary, dataset, batch_size, steps, seed, traits=None):
+        self.events, self.sequences = summary.training_events(traits), len(summary.latent)
         self.dataset = dataset
         self.batch_size = batch_size
         self.steps = steps

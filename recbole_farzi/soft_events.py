@@ -12,11 +12,19 @@ Two identities make soft events cheap (see ``docs/method.md``):
   ``-sum_v p_v log softmax(s)_v = logsumexp(s) - h . (p E)``: the score of the *virtual* item is all that is needed.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 
-__all__ = ["SoftEvents", "rows_of", "soft_distributions", "virtual_ids", "soft_cross_entropy", "soft_cross_entropy_dense"]
+__all__ = [
+    "LatentEvents",
+    "SoftEvents",
+    "rows_of",
+    "soft_cross_entropy",
+    "soft_cross_entropy_dense",
+    "soft_distributions",
+    "virtual_ids",
+]
 
 
 class SoftEvents(NamedTuple):
@@ -35,8 +43,33 @@ class SoftEvents(NamedTuple):
         return SoftEvents(*(part.to(device) for part in self))
 
 
+class LatentEvents(NamedTuple):
+    """Soft events as what they are made of, where ``P`` would be too large: :mod:`recbole_farzi.vocabulary_blocks` reads them.
+
+    Attributes:
+        latent: ``Z``, shape [n, xi, d].
+        decoder: ``M``, shape [d, V].
+        bias: ``b``, shape [V].
+        temperature: ``tau``.
+        inputs: id of the item that each event is as a part of the history, shape [n, xi]; None: its distribution.
+    """
+
+    latent: torch.Tensor
+    decoder: torch.Tensor
+    bias: torch.Tensor
+    temperature: float
+    inputs: Optional[torch.Tensor] = None
+
+    def to(self, device):
+        """The same on another device; RecBole's trainer asks it of a batch."""
+        return LatentEvents(*(part.to(device) if torch.is_tensor(part) else part for part in self))
+
+
 def rows_of(events, rows):
-    """Some sequences of ``P`` [n, xi, V] or of :class:`SoftEvents`."""
+    """Some sequences of ``P`` [n, xi, V], of :class:`SoftEvents` or of :class:`LatentEvents`."""
+    if isinstance(events, LatentEvents):
+        inputs = None if events.inputs is None else events.inputs[rows]
+        return events._replace(latent=events.latent[rows], inputs=inputs)
     return SoftEvents(*(part[rows] for part in events)) if isinstance(events, SoftEvents) else events[rows]
 
 

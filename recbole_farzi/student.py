@@ -5,6 +5,7 @@ RecBole's models are used as they are. What the plugin needs to know of one is f
 """
 
 import contextlib
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -12,8 +13,9 @@ from torch import nn
 from recbole_farzi.adapters import features_of_virtual_ids, partners_from_the_batch
 from recbole_farzi.inspection import ModelTraits, inspect_model
 from recbole_farzi.interactions import cut_rows, interaction, prefix_rows, replayable, sequence_rows
-from recbole_farzi.soft_events import SoftEvents, soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
+from recbole_farzi.soft_events import LatentEvents, SoftEvents, soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
 from recbole_farzi.soft_ids import SoftIds, SoftVocabulary
+from recbole_farzi.vocabulary_blocks import log_sum_exp, soft_embeddings
 
 __all__ = ["ModelTraits", "Student"]
 
@@ -96,6 +98,29 @@ class Student(nn.Module):
         scores = self._row_scores(prefixes, lengths, _of_rows(users, rows), params, vocabulary)
         return scores.view(batch, length, -1)
 
+    def hidden(self, item_seq, params=None, users=None, virtual=None):
+        """``h`` after every event, of which the scores are the products ``h . E_v`` with the rows of the item table.
+
+        With the unit vectors for an item table, the scores of "all items" are ``h`` itself; what is looked up still comes from
+        the table.
+
+        Args:
+            item_seq, params, users: see :meth:`scores`.
+            virtual: rows of the item table that ``item_seq`` refers to as ids ``first``, ``first + 1``, ..., shape [k, D]; or None.
+
+        Returns:
+            Shape [B, n, D].
+        """
+        lengths = item_seq.ne(0).sum(dim=1).clamp(min=1)
+        with every_position(self.model):
+            return self._full_sort(item_seq, lengths, users, params, _UnitVectors(self.traits.first, virtual))
+
+    def item_table(self, params=None):
+        """``E`` [V, D], of a model with one item table."""
+        (name,) = self.traits.item_tables
+        table = self.model.get_parameter(name) if params is None or name not in params else params[name]
+        return table if len(table) == self.vocabulary else table[: self.vocabulary]
+
     def real_loss(self, windows, params=None, expected=None, weight=0.0, last_only=False):
         """Mean cross-entropy of the next event of real windows, over all positions.
 
@@ -165,13 +190,16 @@ class Student(nn.Module):
 
         Args:
             events: ``P``, shape [B, xi, V], which is both history and target; or
-                :class:`recbole_farzi.soft_events.SoftEvents`, whose history is items.
+                :class:`recbole_farzi.soft_events.SoftEvents`, whose history is items; or, of a model whose hidden states are
+                had, :class:`recbole_farzi.soft_events.LatentEvents`, of which no tensor of all events and items is made.
             params: see :meth:`scores`.
             users: distributions over users [B, U], or None for the average user.
 
         Returns:
             Scalar; in nats an event where the model's own loss is a cross-entropy.
         """
+        if isinstance(events, LatentEvents):
+            return self._blockwise_loss(events, params, users)
         distributions, inputs = events if isinstance(events, SoftEvents) else (events, None)
         batch, length, vocabulary = distributions.shape
         flat = distributions.reshape(-1, vocabulary)
@@ -189,6 +217,21 @@ class Student(nn.Module):
             target = (ids[:, 1:] - first + last).unsqueeze(-1)
             return soft_cross_entropy(real, scores.gather(-1, target).squeeze(-1)).mean()
         return soft_cross_entropy_dense(real, distributions[:, 1:, 1:]).mean()
+
+    def _blockwise_loss(self, events, params, users):
+        """Cross-entropy against the soft events: ``log sum_v exp(h . E_v) - h . (p E)``, its sums over the vocabulary in blocks."""
+        latent, decoder, bias, temperature, inputs = events
+        table, (batch, length, _) = self.item_table(params), latent.shape
+        made = latent if inputs is None else latent[:, 1:]
+        soft = soft_embeddings(made.reshape(-1, latent.shape[-1]), decoder, bias, temperature, table)
+        if inputs is None:
+            ids = virtual_ids((batch, length), self.traits.first, device=latent.device)
+            hidden = self.hidden(ids[:, :-1], params, users, soft)
+            soft = soft.view(batch, length, -1)[:, 1:].reshape(-1, soft.shape[-1])
+        else:
+            hidden = self.hidden(inputs[:, :-1], params, users)
+        hidden = hidden.reshape(soft.shape)
+        return (log_sum_exp(hidden, table) - (hidden * soft).sum(dim=-1)).mean()
 
     def row_scores(self, item_seq, lengths, users=None, params=None):
         """Scores of every item after given histories; log probabilities where the model scores by probabilities.
@@ -293,7 +336,8 @@ class Student(nn.Module):
     def _call(self, method, rows, params, items, users, extend=False):
         """A method of the model under given parameters, with ids that may be virtual.
 
-        With ``extend`` the item tables themselves get the virtual rows, so that the model scores virtual items too.
+        With ``extend`` the item tables themselves get the virtual rows, so that the model scores virtual items too; with
+        :class:`_UnitVectors` for ``items`` they are replaced, and looked up as they are.
         """
         replaced = {} if params is None else dict(params)
         own = dict(self.model.named_parameters(remove_duplicate=False)) if items is not None or users is not None else {}
@@ -302,11 +346,14 @@ class Student(nn.Module):
             for names, vocabulary in ((self.traits.item_tables, items), (self.traits.user_tables, users)):
                 for name in names if vocabulary is not None else ():
                     table = replaced.get(name, own[name])
-                    if extend and vocabulary is items:
+                    if isinstance(vocabulary, _UnitVectors):
+                        replaced[name] = units = torch.eye(table.shape[1], dtype=table.dtype, device=table.device)
+                        tables.append((units, vocabulary.of(table)))
+                    elif extend and vocabulary is items:
                         replaced[name] = vocabulary.extend(table)
                     else:
                         tables.append((table, vocabulary))
-            stack.enter_context(features_of_virtual_ids(self.model, items, users))
+            stack.enter_context(features_of_virtual_ids(self.model, None if isinstance(items, _UnitVectors) else items, users))
             if tables or (items is not None and not extend):
                 stack.enter_context(SoftIds(None if extend else items, tables))
             replaced = {"model." + name: value for name, value in replaced.items()}
@@ -328,6 +375,20 @@ class Student(nn.Module):
 
     def _as_logits(self, scores):
         return torch.log(scores + _TINY) if self.traits.probabilities else scores
+
+
+class _UnitVectors:
+    """What stands for the item table where hidden states are wanted: see :meth:`Student.hidden`."""
+
+    def __init__(self, first, virtual):
+        self.first, self.virtual = first, virtual
+
+    def of(self, table):
+        """A vocabulary whose rows are those of the table and the virtual ones, whatever it extends."""
+        if self.virtual is not None:
+            between = table.new_zeros(self.first - len(table), table.shape[1])
+            table = torch.cat([table, between, self.virtual])
+        return SimpleNamespace(extend=lambda units: table)
 
 
 def _parts(windows):

@@ -6,7 +6,7 @@ from typing import Optional
 import torch
 
 from recbole_farzi.errors import DataError
-from recbole_farzi.soft_events import SoftEvents, soft_distributions
+from recbole_farzi.soft_events import LatentEvents, SoftEvents, soft_distributions
 
 __all__ = ["Summary", "bytes_of_an_id", "stored_bytes"]
 
@@ -91,8 +91,15 @@ class Summary:
             tensors[:2] = _on_grid(self.latent.detach(), (0, 1)), _on_grid(self.decoder.detach(), (1,))
         return replace(self, latent=tensors[0], decoder=tensors[1], bias=tensors[2])
 
-    def training_events(self):
-        """What a student trains on: ``P``, or :class:`recbole_farzi.soft_events.SoftEvents` where events have inputs."""
+    def training_events(self, traits=None):
+        """What a student trains on: ``P``, or :class:`recbole_farzi.soft_events.SoftEvents` where events have inputs; but
+        :class:`recbole_farzi.soft_events.LatentEvents` where it reads them in blocks.
+
+        Args:
+            traits: :class:`recbole_farzi.inspection.ModelTraits` of the student; None: it does not read in blocks.
+        """
+        if traits is not None and traits.by_blocks(self.events):
+            return LatentEvents(*self.tensors, self.temperature, self.inputs)
         return self.distributions() if self.inputs is None else SoftEvents(self.distributions(), self.inputs)
 
     def distributions(self):

@@ -116,8 +116,10 @@ class FarziTrainer(RowTrainer):
         inner_model = self.factory(config["seed"], dropout=options.inner.dropout).train()
         plain_model = self.factory(config["seed"], dropout=False).train()
         student, judge = Student(inner_model, self.student.traits), Student(plain_model, self.student.traits, last_only=True)
-        costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher)
-        memory.check_plan(memory.plan(config, options, student), costs, memory.available(self.device))
+        plan = memory.plan(config, options, student)
+        latent_dim = options.summary.latent_dim if plan.by_blocks else None
+        costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher, latent_dim)
+        memory.check_plan(plan, costs, memory.available(self.device))
         self.pool = build_pool(
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
@@ -194,7 +196,7 @@ class FarziTrainer(RowTrainer):
         fresh = self.factory(seed, dropout=inner.dropout).train()
         student = Student(fresh, self.student.traits).forget_users()
         optimizer = recipe_optimizer(fresh, inner)
-        events = summary.training_events()
+        events = summary.training_events(student.traits)
         with seeded(seed):  # dropout draws from the global generators
             for rows in batch_order(len(summary.latent), inner.batch_size, inner.steps, seed):
                 optimizer.zero_grad()

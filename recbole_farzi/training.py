@@ -378,12 +378,13 @@ class SummaryLoader:
         dataset: RecBole's dataset, which evaluation metrics may ask for item counts.
         inner: :class:`recbole_farzi.options.InnerOptions`, the recipe.
         seed: of the order.
+        traits: of the model that reads them, :meth:`recbole_farzi.summary.Summary.training_events`.
     """
 
     shuffle = False
 
-    def __init__(self, summary, dataset, inner, seed):
-        self.events = summary.training_events()
+    def __init__(self, summary, dataset, inner, seed, traits=None):
+        self.events = summary.training_events(traits)
         self.dataset = dataset
         self.order = batch_order(len(summary.latent), inner.batch_size, inner.steps, seed)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_farzi import memory, trainer as trainer_module
+from recbole_farzi import inspection, memory, trainer as trainer_module
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import OptionError
 from recbole_farzi.memory import Costs, PeakBytes, Plan, check_plan, is_out_of_memory, measure, needed, stored_states
@@ -100,6 +100,36 @@ def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
     with PeakBytes() as counted:
         distiller.step()
     assert counted.peak / 1.5 < estimated < counted.peak * 2
+
+
+@pytest.mark.parametrize("options", [{}, {"farzi_sequences": 40, "farzi_inner_batch_size": 40}], ids=["few", "many"])
+def test_the_estimate_of_soft_events_in_blocks(make_distiller, monkeypatch, options):
+    monkeypatch.setattr(inspection, "SCORES_IN_MEMORY", 0)
+    config, distiller = make_distiller(farzi_inner_steps=30, farzi_window=30, **options)
+    plan = memory.plan(config, read_options(config), distiller.student)
+    assert plan.by_blocks and distiller.by_blocks
+    estimated = needed(plan, measure(distiller.student, distiller.judge, 11, torch.device("cpu"), latent_dim=3))["distillation"]
+    distiller.step()
+    with PeakBytes() as counted:
+        distiller.step()
+    assert counted.peak / 1.5 < estimated < counted.peak * 2
+
+
+def test_soft_events_in_blocks_take_no_more_for_more_of_them():
+    few = replace(PLAN, by_blocks=True, vocabulary=1_000_000)
+    many = replace(few, sequences=100 * few.sequences)
+    of_few, of_many = (needed(plan, COSTS)["distillation"] for plan in (few, many))
+    latent = 99 * few.sequences * few.length * few.latent_dim * 4
+    assert of_many - of_few == 6 * latent  # Z, its gradients, moments, mean and best
+    assert needed(replace(few, by_blocks=False), COSTS)["distillation"] > of_many
+
+
+def test_what_is_refused_in_blocks_is_lowered_to_what_is_in_blocks():
+    """Soft events that are few enough to be made whole have not been measured so."""
+    plan = replace(PLAN, by_blocks=True, vocabulary=1_000_000)
+    message, changes = refusal(plan, int(max(needed(plan, COSTS).values()) * 0.6))
+    lowered = changes.get("sequences", plan.sequences) * plan.length * plan.vocabulary * 4
+    assert lowered > memory.SCORES_IN_MEMORY
 
 
 def test_over_a_large_vocabulary_less_is_measured_to_the_same_line(make_distiller, monkeypatch):

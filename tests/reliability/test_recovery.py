@@ -110,10 +110,10 @@ def test_a_meta_gradient_that_is_not_finite_halves_the_window(make_distiller, un
     distiller = make_distiller(farzi_window=6, farzi_unroll=unrolled, farzi_window_from=0.0)
     original = distiller._advance
 
-    def advance(trajectory, leaf, steps):
-        if distiller.recovery.window > 3 and leaf.requires_grad:
-            leaf.register_hook(lambda gradient: gradient * math.inf)
-        return original(trajectory, leaf, steps)
+    def advance(trajectory, leaves, steps):
+        if distiller.recovery.window > 3 and leaves[0].requires_grad:
+            leaves[0].register_hook(lambda gradient: gradient * math.inf)
+        return original(trajectory, leaves, steps)
 
     distiller._advance = advance
     steps = [distiller.step() for _ in range(PATIENCE)]
@@ -156,10 +156,10 @@ def fit(make_config, tiny_split, monkeypatch, caplog):
         trainer = FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(config["seed"]))
         original = Distiller._advance
 
-        def advance(self, trajectory, leaf, steps):
+        def advance(self, trajectory, leaves, steps):
             if self.steps_done >= bad_from and self.recipe.learning_rate > too_large:
-                leaf = leaf * math.nan
-            return original(self, trajectory, leaf, steps)
+                leaves = [leaf * math.nan for leaf in leaves]
+            return original(self, trajectory, leaves, steps)
 
         with monkeypatch.context() as patch:
             patch.setattr(Distiller, "_advance", advance)
