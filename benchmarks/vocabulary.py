@@ -32,7 +32,7 @@ from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.provenance import environment
 from recbole_farzi.starts import generate_windows, random_start, teacher_start
-from recbole_farzi.storage import write_json, write_text
+from recbole_farzi.storage import read_json, write_json, write_text
 from recbole_farzi.student import Student
 from recbole_farzi.studies.generated import make
 from recbole_farzi.training import SummaryLoader, WindowTrainer, recipe_optimizer
@@ -41,15 +41,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BASE = {"items": 1_000, "sequences": 2, "steps": 5, "whole": False}
 SWEEPS = (  # what varies, its values, what else is set
     ("items", (1_000, 10_000, 100_000, 1_000_000), {}),
-    ("items", (100_000, 1_000_000), {"whole": True}),
-    ("sequences", (2, 8, 32, 128), {"items": 10_000}),
-    ("sequences", (2, 8, 24), {"items": 1_000_000}),
+    ("sequences", (2, 8, 32, 128, 512), {"items": 10_000}),
     ("steps", (5, 20, 80), {"items": 10_000}),
-    ("steps", (5, 20), {"items": 100_000}),
+    ("sequences", (24,), {"items": 1_000_000, "steps": 2}),
+    ("sequences", (512,), {"items": 10_000, "whole": True}),
+    ("items", (1_000_000,), {"whole": True}),
 )
 STAGES = ("start", "outer step", "student", "evaluation")
 LENGTH = 21
-LARGEST_START = 4_000_000  # sequences times items of a teacher's start; where there are more, distillation starts from random numbers
+LARGEST_START = 1_000_000  # sequences times items; above, a teacher's start is made for whole soft events alone, and random numbers do
 
 
 def points():
@@ -89,13 +89,13 @@ def measure(items, sequences, steps, whole):
     """Seconds and bytes of each stage, and the bytes that the plan says."""
     logging.getLogger().setLevel(logging.ERROR)
     if whole:
-        inspection.SCORES_IN_MEMORY = math.inf
+        inspection.WHOLE_EVENTS = math.inf
     with tempfile.TemporaryDirectory() as folder:
         data = make({"items": items}, folder)
         config, model_class = build_config(
             "SASRec", data["dataset"], (),
             {
-                **data, "MAX_ITEM_LIST_LENGTH": LENGTH - 1, "state": "ERROR", "use_gpu": False, "farzi_sequences": sequences,
+                **data, "MAX_ITEM_LIST_LENGTH": LENGTH - 1, "state": "ERROR", "use_gpu": False, "farzi_sequences": sequences, "farzi_latent_dim": 8,
                 "farzi_inner_batch_size": sequences, "farzi_inner_steps": steps, "farzi_window": steps, "farzi_checkpoint_every": -1,
                 "eval_batch_size": 100, "farzi_outer_batch_size": 8, "train_batch_size": 8, "show_progress": False, "checkpoint_dir": folder, "log_wandb": False,
             },
@@ -116,7 +116,7 @@ def measure(items, sequences, steps, whole):
         "plan": {"start": planned["the start"], "outer step": planned["distillation"], "evaluation": planned["evaluation"]},
     }
     windows = generate_windows(teacher, split.counts, sequences, LENGTH, split.sequences.repeats, 0)
-    if items * sequences <= LARGEST_START:
+    if whole or items * sequences <= LARGEST_START:
         with Peak() as start_cost:
             start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0)
     else:
@@ -186,7 +186,7 @@ def draw(found, path):
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
-    columns = [sweep for sweep in SWEEPS if not sweep[2].get("whole")]
+    columns = [sweep for sweep in SWEEPS if len(sweep[1]) > 1]
     figure, axes = plt.subplots(2, len(columns), figsize=(3.4 * len(columns), 6), squeeze=False)
     names = {"items": "items V", "sequences": "synthetic events", "steps": "inner steps T, all differentiated"}
     for column, (axis, values, others) in enumerate(columns):
@@ -196,10 +196,10 @@ def draw(found, path):
             x = [p[axis] * (LENGTH if axis == "sequences" else 1) for p in mine]
             for row, (number, stage) in itertools.product(range(2), enumerate(STAGES)):
                 key, unit = (("seconds", 1), ("bytes", 2**20))[row]
-                values_ = [p[stage] and p[stage][key] for p in mine]
-                if mine and None not in values_ and (not whole or stage in ("outer step", "student")):
+                there = [(at, p[stage][key] / unit) for at, p in zip(x, mine) if p[stage] and p[stage][key] is not None]
+                if there and (not whole or stage != "evaluation"):
                     axes[row][column].plot(
-                        x, [value / unit for value in values_], marker="x" if whole else "o", linestyle=":" if whole else "-",
+                        *zip(*there), marker="x" if whole else "o", linestyle=":" if whole else "-",
                         color=f"C{number}", label=stage + (", soft events whole" if whole else ""),
                     )  # fmt: skip
         title = f"V = {others['items']:,}" if "items" in others else f"{BASE['sequences'] * LENGTH} events"
@@ -219,21 +219,26 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", metavar="POINT", help="one point, as JSON")
     parser.add_argument("--most", type=int, default=1_000_000, metavar="ITEMS", help="leave out larger vocabularies")
+    parser.add_argument("--continue", action="store_true", help="keep the points that are in the output already")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "studies" / "vocabulary")
     given = parser.parse_args()
     if given.measure:
         print(json.dumps(measure(**json.loads(given.measure))))
         return
     found, where = [], environment(torch.device("cpu"))
+    if getattr(given, "continue"):
+        found = [point for point in read_json(given.output / "results.json")["points"] if "error" not in point]
+    known = [{name: point[name] for name in BASE} for point in found]
     for point in points():
-        if point["items"] > given.most:
+        if point["items"] > given.most or point in known:
             continue
-        found.append(in_a_process(point))
-        print(table(found[-1:]).splitlines()[-1], flush=True)
+        measured = in_a_process(point)
+        print(table([measured]).splitlines()[-1], flush=True)
+        found = sorted([*found, measured], key=lambda p: points().index({name: p[name] for name in BASE}))
         said = (
             f"# Time and memory against vocabulary, events and T\n\n`python benchmarks/vocabulary.py`, PyTorch {where['torch']}, "
             f"{where['device']}, {where['threads']} thread(s). Processor seconds; memory beyond what the process held before the "
-            f"stage; V is without the padding. The teacher writes the histories (`farzi_inputs: generated`). All inner steps are "
+            f"stage; V is without the padding; d = 8. The teacher writes the histories (`farzi_inputs: generated`). All inner steps are "
             f"differentiated, with as few states stored as can be; all synthetic sequences are in a batch; the outer loss is of 8 "
             f"real windows; a student trains for T steps; evaluation scores 100 of 300 users at a time.\n\n{table(found)}\n"
         )

@@ -19,6 +19,7 @@ from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import ModelError
 from recbole_farzi.interactions import RecordedInteraction, interaction
 from recbole_farzi.sequences import Windows
+from recbole_farzi.soft_events import WHOLE_EVENTS
 
 __all__ = ["ModelTraits", "check_twice_differentiable", "inspect_model"]
 
@@ -67,7 +68,7 @@ class ModelTraits:
 
     def by_blocks(self, events):
         """Does a student read so many synthetic events in blocks of items? (Where they are large as a whole, and it can.)"""
-        return self.hidden and events * self.vocabulary * _REAL > SCORES_IN_MEMORY
+        return self.hidden and events * self.vocabulary * _REAL > WHOLE_EVENTS
 
     @property
     def by_rows(self):

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from recbole_farzi.adjoint import Adam, StoreAll, unroll
 from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import OptionError
-from recbole_farzi.soft_events import LatentEvents
+from recbole_farzi.soft_events import WHOLE_EVENTS, LatentEvents
 from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Costs", "PeakBytes", "Plan", "available", "check_model", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
@@ -380,7 +380,7 @@ def _nearest(plan, costs, room):
 
 def _halved(plan, field):
     # soft events that are read in blocks stay so many that they are: nothing was measured of them as a whole
-    least = 1 + SCORES_IN_MEMORY // (plan.length * plan.vocabulary * _REAL) if plan.by_blocks and field == "sequences" else 1
+    least = 1 + WHOLE_EVENTS // (plan.length * plan.vocabulary * _REAL) if plan.by_blocks and field == "sequences" else 1
     plan = dataclasses.replace(plan, **{field: max(min(least, getattr(plan, field)), getattr(plan, field) // 2)})
     return dataclasses.replace(plan, inner_batch_size=min(plan.inner_batch_size, plan.sequences))
 

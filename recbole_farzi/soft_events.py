@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 import torch
 
 __all__ = [
+    "WHOLE_EVENTS",
     "LatentEvents",
     "SoftEvents",
     "rows_of",
@@ -25,6 +26,9 @@ __all__ = [
     "soft_distributions",
     "virtual_ids",
 ]
+
+
+WHOLE_EVENTS = 128 * 2**20  # bytes of ``P`` above which it is not made, where a model can do without
 
 
 class SoftEvents(NamedTuple):

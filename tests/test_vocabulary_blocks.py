@@ -35,7 +35,7 @@ def few_items_at_a_time(monkeypatch):
     monkeypatch.setattr(vocabulary_blocks, "_SCORES", {})
     monkeypatch.setattr(vocabulary_blocks, "_SCORES_ELSEWHERE", 1)
     monkeypatch.setattr(vocabulary_blocks, "_LEAST", 4)
-    monkeypatch.setattr(inspection, "SCORES_IN_MEMORY", 0)
+    monkeypatch.setattr(inspection, "WHOLE_EVENTS", 0)
 
 
 def drawn(*shape):
@@ -148,7 +148,7 @@ def test_models_whose_scores_are_otherwise_have_none(make_student):
 
 def test_what_is_large_as_a_whole_is_read_in_blocks(make_student):
     traits = make_student("SASRec").traits
-    most = inspection.SCORES_IN_MEMORY // (4 * traits.vocabulary)
+    most = inspection.WHOLE_EVENTS // (4 * traits.vocabulary)
     assert not traits.by_blocks(most) and traits.by_blocks(most + 1)
     assert not replace(traits, hidden=False).by_blocks(most + 1)
 

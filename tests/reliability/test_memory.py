@@ -104,7 +104,7 @@ def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
 
 @pytest.mark.parametrize("options", [{}, {"farzi_sequences": 40, "farzi_inner_batch_size": 40}], ids=["few", "many"])
 def test_the_estimate_of_soft_events_in_blocks(make_distiller, monkeypatch, options):
-    monkeypatch.setattr(inspection, "SCORES_IN_MEMORY", 0)
+    monkeypatch.setattr(inspection, "WHOLE_EVENTS", 0)
     config, distiller = make_distiller(farzi_inner_steps=30, farzi_window=30, **options)
     plan = memory.plan(config, read_options(config), distiller.student)
     assert plan.by_blocks and distiller.by_blocks
@@ -129,7 +129,7 @@ def test_what_is_refused_in_blocks_is_lowered_to_what_is_in_blocks():
     plan = replace(PLAN, by_blocks=True, vocabulary=1_000_000)
     message, changes = refusal(plan, int(max(needed(plan, COSTS).values()) * 0.6))
     lowered = changes.get("sequences", plan.sequences) * plan.length * plan.vocabulary * 4
-    assert lowered > memory.SCORES_IN_MEMORY
+    assert lowered > memory.WHOLE_EVENTS
 
 
 def test_over_a_large_vocabulary_less_is_measured_to_the_same_line(make_distiller, monkeypatch):
