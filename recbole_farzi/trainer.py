@@ -117,6 +117,8 @@ class FarziTrainer(RowTrainer):
         plain_model = self.factory(config["seed"], dropout=False).train()
         student, judge = Student(inner_model, self.student.traits), Student(plain_model, self.student.traits, last_only=True)
         plan = memory.plan(config, options, student)
+        if plan.by_blocks and options.outer.kernels == "compiled":
+            raise OptionError("farzi_kernels=compiled: so many soft events are read in blocks of items, which cannot be compiled; choose eager")
         latent_dim = options.summary.latent_dim if plan.by_blocks else None
         costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher, latent_dim)
         memory.check_plan(plan, costs, memory.available(self.device))

@@ -263,3 +263,9 @@ def test_another_objective_is_another_run_with_the_same_shapes(make_trainer, tin
     assert [t.shape for t in other.summary.tensors] == [t.shape for t in plain.summary.tensors]
     if "farzi_tucker_ranks" in options:  # the start is what the factors can be, so that step 0 is the start
         assert torch.linalg.matrix_rank(other.start.latent.double().flatten(1), rtol=1e-2) <= 2
+
+
+def test_blocks_of_items_are_not_compiled(make_trainer, tiny_split, monkeypatch):
+    monkeypatch.setattr("recbole_farzi.inspection.WHOLE_EVENTS", 0)
+    with pytest.raises(OptionError, match="farzi_kernels=compiled.*blocks"):
+        make_trainer(farzi_kernels="compiled").fit(tiny_split.train, tiny_split.valid, saved=False)
