@@ -22,6 +22,7 @@ from recbole_farzi.options import is_checkpoint
 from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
 from recbole_farzi.storage import digest
+from recbole_farzi.summary import bytes_of_an_id
 from recbole_farzi.training import (
     DrawnTrainer,
     LabelTrainer,
@@ -33,10 +34,9 @@ from recbole_farzi.training import (
     teacher_labels,
 )
 
-__all__ = ["BYTES_PER_EVENT", "Contender", "ContenderFactory", "load_trained"]
+__all__ = ["Contender", "ContenderFactory", "load_trained"]
 
-BYTES_PER_EVENT = 4  # an item id as a 32-bit integer
-_BYTES_PER_LABEL = 8  # an item id and its probability
+_BYTES_OF_A_SHARE = 2  # of an item's probability, or popularity, as a 16-bit float
 _LEAST_STEPS = 20  # between two validations of training on real events, however few there are
 
 
@@ -134,6 +134,7 @@ class ContenderFactory:
         self.seeds = tuple(config["seed"] + 1000 + number for number in range(options.output.seeds))
         self.name = factory.model_class.__name__
         self._words = _WORDS[config["farzi_positions"]]
+        self._bytes_of_an_event = bytes_of_an_id(split.vocabulary)
 
     def contenders(self):
         """All that the options ask for, in that order."""
@@ -153,7 +154,7 @@ class ContenderFactory:
         if name == "popularity":
             return Contender(
                 name, *self._words["popularity"],
-                self.split.sequences.events, self.split.vocabulary * BYTES_PER_EVENT, (self.config["seed"],),
+                self.split.sequences.events, self.split.vocabulary * _BYTES_OF_A_SHARE, (self.config["seed"],),
                 self._popularity, seeded=False,
             )  # fmt: skip
         if is_checkpoint(name):
@@ -180,7 +181,7 @@ class ContenderFactory:
     def _full(self):
         sequences, how = self.split.sequences, self.options.output.full_data
         note = f"{self.name} on all training events, early stopping on validation"
-        size = sequences.events * BYTES_PER_EVENT
+        size = sequences.events * self._bytes_of_an_event
         if how == "prefixes":
             return Contender("full", "full data", note, sequences.events, size, self.seeds, self._on_prefixes, how)
         # The seeds of the pool's models: trained once, they are teachers and full data both.
@@ -230,8 +231,8 @@ class ContenderFactory:
 
     def _hard(self, name):
         _, _, tail = name.partition("-")
-        inputs = 0 if self.summary.inputs is None else self.summary.inputs.numel() * BYTES_PER_EVENT
-        fitting = max(1, (self.summary.nbytes - inputs) // (BYTES_PER_EVENT * self.summary.events))
+        inputs = 0 if self.summary.inputs is None else self.summary.inputs.numel() * self._bytes_of_an_event
+        fitting = max(1, (self.summary.nbytes - inputs) // (self._bytes_of_an_event * self.summary.events))
         draws = self.options.output.hard_samples if not tail else fitting if tail == "bytes" else int(tail)
         hard = self.summary.hard(draws, self.config["seed"])
         what = "likeliest items" if draws == 0 else "1 draw" if draws == 1 else f"{draws} draws"
@@ -245,7 +246,7 @@ class ContenderFactory:
         else:
             run, size = functools.partial(self._on_drawn, inputs.cpu(), hard), hard.numel() + inputs.numel()
             depends = [digest(hard), digest(inputs.cpu())]
-        return Contender(name, label, note, hard.numel(), size * BYTES_PER_EVENT, self.seeds, run, depends)
+        return Contender(name, label, note, hard.numel(), size * self._bytes_of_an_event, self.seeds, run, depends)
 
     def _as_sequences(self, rows):
         return type(self.split.sequences)(list(enumerate(rows.numpy())), self.split.sequences.length)
@@ -266,7 +267,7 @@ class ContenderFactory:
         if part == "teacher-labels":
             return self._labels(name, same_bytes)
         everything = self.split.sequences.events
-        events = min(self.summary.nbytes // BYTES_PER_EVENT if same_bytes else self.summary.events, everything)
+        events = min(self.summary.nbytes // self._bytes_of_an_event if same_bytes else self.summary.events, everything)
         label, what = {
             "random": self._words["random"],
             "head": ("head users", "events of the users with the longest histories"),
@@ -281,7 +282,7 @@ class ContenderFactory:
             return self._on_windows(self._chosen(part, events, seed), seed, tell, state_file)
 
         label += ", same bytes" if same_bytes else ""
-        return Contender(name, label, note, events, events * BYTES_PER_EVENT, self.seeds, run, events)
+        return Contender(name, label, note, events, events * self._bytes_of_an_event, self.seeds, run, events)
 
     def _chosen(self, part, events, seed):
         sequences = self.split.sequences
@@ -302,16 +303,18 @@ class ContenderFactory:
     def _labels(self, name, same_bytes):
         """Plain knowledge distillation: random real events, labelled by the teacher's predictions."""
         events = min(self.summary.events, self.split.sequences.events)
-        items = self.split.vocabulary - 1
+        items, of_an_id = self.split.vocabulary - 1, self._bytes_of_an_event
         likeliest = items
         if same_bytes:
-            left = self.summary.nbytes - events * BYTES_PER_EVENT
-            likeliest = min(max(1, left // (events * _BYTES_PER_LABEL)), items)
-        size = events * (BYTES_PER_EVENT + (likeliest * _BYTES_PER_LABEL if likeliest < items else 4 * items))
+            left = self.summary.nbytes - events * of_an_id
+            likeliest = min(max(1, left // (events * (of_an_id + _BYTES_OF_A_SHARE))), items)
+        of_a_label = likeliest * (of_an_id + _BYTES_OF_A_SHARE) if likeliest < items else items * _BYTES_OF_A_SHARE
+        size = events * (of_an_id + of_a_label)
 
         def run(seed, tell, state_file=None):
             sample = self._chosen("random", events, seed)
             numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
+            labels = labels.half().to(labels.dtype)  # what their size counts
             trainer = LabelTrainer(self.config, self.factory(seed), ids, labels, self.traits)
             return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell, state_file)
 

@@ -75,7 +75,7 @@ def test_hard_events_are_targets_after_items(make_config, tiny_split, model):
             config, read_options(config), tiny_split, factory, student.traits, summary, summary, None, None
         )._hard("hard-2")
         trainer, _ = made.run(made.seeds[0], lambda progress: None)
-        assert type(trainer) is WindowTrainer and made.bytes == 4 * hard.numel()
+        assert type(trainer) is WindowTrainer and made.bytes == 2 * hard.numel()
         return
     trainer = DrawnTrainer(
         config, student.model, pad(histories.reshape(-1), (1, 0)), pad(hard.reshape(-1), (1, 0)), student.traits
@@ -106,7 +106,7 @@ def test_hard_events_are_targets_after_items(make_config, tiny_split, model):
 
 def test_hard_contenders_of_histories_of_items_are_sized_and_train(make):
     contenders, split, summary = make("summary", "hard-2", "hard-0", "hard-bytes", inputs=True)
-    assert contenders["hard-2"].events == 2 * 44 and contenders["hard-2"].bytes == 4 * 3 * 44
+    assert contenders["hard-2"].events == 2 * 44 and contenders["hard-2"].bytes == 2 * 3 * 44
     assert contenders["hard-bytes"].bytes <= summary.nbytes == 1024 + 2 * 44
     for contender in contenders.values():
         trainer, _ = contender.run(contender.seeds[0], lambda progress: None)
@@ -118,12 +118,12 @@ def test_equal_events_and_equal_bytes(make):
     assert summary.events == 44 and summary.nbytes == 1024
     for name, contender in contenders.items():
         if name.endswith("-bytes"):
-            assert summary.nbytes - 44 * 8 < contender.bytes <= summary.nbytes, name
+            assert summary.nbytes - 44 * 4 < contender.bytes <= summary.nbytes, name
         elif not name.startswith("hard") and name not in ("full", "popularity"):
             assert contender.events == 44, name
     assert contenders["hard"].events == 5 * 44 and contenders["hard-20"].events == 20 * 44
     assert contenders["hard-0"].events == contenders["hard-1"].events == 44
-    assert contenders["full"].bytes == 4 * split.sequences.events
+    assert contenders["full"].bytes == 2 * split.sequences.events
 
 
 @pytest.mark.parametrize("name", ["fulls", "full-bytes", "hard-", "hard-99999", "hard-5-bytes", "svp", "", 3, None])

@@ -401,7 +401,7 @@ def notes(report):
             f"Per cent is that of the mean of {reference.label}. Where less is better, the difference to it stands instead."
         )
     if any(contender.bytes is not None for contender in report.contenders):
-        out.append("KB are 1,024 bytes; a real or hard event counts as an item id of 4 bytes.")
+        out.append("KB are 1,024 bytes. An item id counts as 2 bytes, beyond 65,536 items as 4, in real and in hard events as in a summary.")
     if any(contender.seconds.n for contender in report.contenders):
         out.append(
             "Seconds are the mean time of one training run: the recipe's steps on a summary; on real and hard events "

@@ -2,7 +2,7 @@
 
 ===============================  ===================================================================================
 ``events_share: s``              ``farzi_sequences`` such that the summary has this share of the training events
-``bytes_share: s``               the same for bytes: Z, M, b and the items that are read, against 4 bytes an event
+``bytes_share: s``               the same for bytes: Z, M, b and the items that are read, against an item id an event
 ``farzi_latent_dim: full``       the smallest rank at which ``Z M`` can be any matrix: min(mu xi, V - 1)
 ``step_seconds: s``              ``farzi_outer_steps`` such that these take s seconds of processor time, as measured on a few
                                  (:mod:`recbole_farzi.studies.runner`); validated :data:`VALIDATIONS` times, the running mean as
@@ -14,7 +14,6 @@
 
 from typing import NamedTuple
 
-from recbole_farzi.contenders import BYTES_PER_EVENT
 from recbole_farzi.errors import DataError, OptionError
 from recbole_farzi.summary import bytes_of_an_id, stored_bytes
 
@@ -99,8 +98,8 @@ def _share(options, name):
 
 
 def _of_bytes(share, get, length, facts):
-    most, bits = share * facts.events * BYTES_PER_EVENT, get("farzi_bits")
-    of_an_input = 0 if get("farzi_inputs") == "soft" else bytes_of_an_id(facts.vocabulary)
+    of_an_id, bits = bytes_of_an_id(facts.vocabulary), get("farzi_bits")
+    most, of_an_input = share * facts.events * of_an_id, 0 if get("farzi_inputs") == "soft" else of_an_id
 
     def size(sequences, rank):
         events = sequences * length
