@@ -150,7 +150,12 @@ def command_line():
     program = Path(sys.argv[0]).name
     if program not in ("run_farzi.py", "run-farzi"):
         return None
-    return f"{'python run_farzi.py' if program.endswith('.py') else program} {shlex.join(sys.argv[1:])}".strip()
+    return " ".join(["python run_farzi.py" if program.endswith(".py") else program, *map(_quoted, sys.argv[1:])])
+
+
+def _quoted(argument):
+    """As a shell wants it; lists of names in double quotes, which people can read: "--topk=['a']"."""
+    return f'"{argument}"' if "'" in argument and not set(argument) & set('"$`\\!') else shlex.quote(argument)
 
 
 def environment(device):

@@ -3,6 +3,8 @@
 import json
 import logging
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import recbole
 import torch
 
 from recbole_farzi.emission import load_summary
-from recbole_farzi.provenance import Identity, environment, settings
+from recbole_farzi.provenance import Identity, command_line, environment, settings
 from recbole_farzi.run import run_farzi
 
 
@@ -100,3 +102,18 @@ def test_another_run_has_another_fingerprint(make_config, change):
 def test_what_is_done_with_a_summary_is_no_part_of_its_run(make_config):
     (config, model_class), (other, _) = make_config(), make_config(farzi_seeds=5, farzi_contenders=["summary"])
     assert Identity.of(config, model_class, "", None) == Identity.of(other, model_class, "", None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--seed=7", "--seed=7"),
+        ("--farzi_contenders=['full','start']", "\"--farzi_contenders=['full','start']\""),
+        ("--data_path=my data", "'--data_path=my data'"),
+        ("--a=it's $HOME", "'--a=it'\"'\"'s $HOME'"),
+    ],
+)
+def test_the_recorded_command_is_what_a_shell_reads_back(argument, shown, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/run_farzi.py", "-d", "ml-100k", argument])
+    assert command_line() == f"python run_farzi.py -d ml-100k {shown}"
+    assert subprocess.check_output(["bash", "-c", f"printf %s {shown}"], text=True, env={"HOME": "/nowhere"}) == argument
