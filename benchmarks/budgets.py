@@ -45,13 +45,16 @@ def table_of(reports):
             line["gain, low"], line["gain, high"] = interval(draws[:, 1, -1] - draws[:, 2, -1])
         lines.append(line)
 
+    def kept(distillation):
+        """Validation score of the summary that was kept, of one step or another."""
+        return next(v["metrics"].get(score) for v in distillation["validations"] if v["step"] == distillation["best_step"])
+
     score = results["valid_metric"].lower()
     add("full data", None, None, first["full"], first["full"], None)
     add("start, not distilled", 0, 0.0, first["start"], first["start"], results["distillation"]["validations"][0]["metrics"][score])
     for results, values, _ in reports:
         distillation = results["distillation"]
-        best = min(validation["metrics"][score] for validation in distillation["validations"])
-        add("summary", distillation["outer_steps"], distillation["seconds"], values["summary"], values["start"], best)
+        add("summary", distillation["outer_steps"], distillation["seconds"], values["summary"], values["start"], kept(distillation))
     return pd.DataFrame(lines)
 
 
@@ -86,6 +89,13 @@ def page_of(table, reports):
         f"outer steps with their validations, {results['environment']['threads']} threads.\n\n{made}\n\nMade by `python "
         f"benchmarks/budgets.py {results['dataset']} REPORT_DIR ...`.\n"
     )
+
+
+def setting(results):
+    """What has to be alike."""
+    free = ("farzi_outer_steps", "farzi_eval_step", "farzi_stopping_step", "farzi_report_path", "farzi_output_path", "farzi_contenders")
+    options = {name: value for name, value in results["options"].items() if name not in free}
+    return results["model"], results["seed"], options
 
 
 def draw(table, title, path):
@@ -123,12 +133,11 @@ def main():
     parser.add_argument("reports", nargs="+", metavar="REPORT_DIR")
     arguments = parser.parse_args()
     reports = sorted((read(folder) for folder in arguments.reports), key=lambda report: report[0]["distillation"]["outer_steps"])
-    for results, _, users in reports:
-        same = (results["dataset"], results["seed"], results["summary"]["events"]) == (
-            arguments.dataset, reports[0][0]["seed"], reports[0][0]["summary"]["events"]
-        )  # fmt: skip
-        if not same or not np.array_equal(users, reports[0][2]):
-            sys.exit(f"these reports are not of {arguments.dataset} with one seed and one number of events")
+    for results, values, users in reports:
+        if results["dataset"] != arguments.dataset or not np.array_equal(users, reports[0][2]):
+            sys.exit(f"these reports are not all of {arguments.dataset} and one split")
+        if setting(results) != setting(reports[0][0]) or not np.array_equal(values["full"], reports[0][1]["full"]):
+            sys.exit("these reports differ in more than the number of outer steps")
     table = table_of(reports)
     FOLDER.mkdir(parents=True, exist_ok=True)
     name = FOLDER / f"budgets-{arguments.dataset}"

@@ -34,9 +34,10 @@ from recbole_farzi.training import (
     teacher_labels,
 )
 
-__all__ = ["Contender", "ContenderFactory", "load_trained"]
+__all__ = ["Contender", "ContenderFactory", "load_trained", "round_labels"]
 
 _BYTES_OF_A_SHARE = 2  # of an item's probability, or popularity, as a 16-bit float
+_SMALLEST = 1e-30
 _LEAST_STEPS = 20  # between two validations of training on real events, however few there are
 
 
@@ -307,14 +308,15 @@ class ContenderFactory:
         likeliest = items
         if same_bytes:
             left = self.summary.nbytes - events * of_an_id
-            likeliest = min(max(1, left // (events * (of_an_id + _BYTES_OF_A_SHARE))), items)
+            if left < events * items * _BYTES_OF_A_SHARE:
+                likeliest = min(max(1, left // (events * (of_an_id + _BYTES_OF_A_SHARE))), items)
         of_a_label = likeliest * (of_an_id + _BYTES_OF_A_SHARE) if likeliest < items else items * _BYTES_OF_A_SHARE
         size = events * (of_an_id + of_a_label)
 
         def run(seed, tell, state_file=None):
             sample = self._chosen("random", events, seed)
             numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
-            labels = labels.half().to(labels.dtype)  # what their size counts
+            round_labels(labels)  # to what their size counts
             trainer = LabelTrainer(self.config, self.factory(seed), ids, labels, self.traits)
             return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell, state_file)
 
@@ -345,6 +347,17 @@ class ContenderFactory:
         trainer = RowTrainer(self.config, model)
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0
+
+
+def round_labels(labels):
+    """In place: distributions that 16-bit floats hold up to a factor, which makes them sum to one again.
+
+    Args:
+        labels: shape [n, V - 1]; a row of zeros stays one.
+    """
+    for label in labels:  # one at a time: over a large vocabulary there is no room for all of them twice
+        label.copy_((label / label.max().clamp_min(_SMALLEST)).half())
+        label.div_(label.sum().clamp_min(_SMALLEST))
 
 
 def timed_fit(trainer, train_data, valid_data, tell, state_file=None):

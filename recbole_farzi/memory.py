@@ -106,6 +106,7 @@ class Plan:
         kept: models of the pool that are in memory while the summary is distilled: teachers, and snapshots where they are used.
         rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
         by_blocks: the inner loop reads soft events in blocks of items, so that ``P`` never exists.
+        from_teacher: the start is factorised from a teacher's predictions; others are made without ``P``.
     """
 
     vocabulary: int
@@ -124,6 +125,7 @@ class Plan:
     kept: int = 0
     rows: int = 1
     by_blocks: bool = False
+    from_teacher: bool = True
 
 
 def plan(config, options, student):
@@ -153,6 +155,7 @@ def plan(config, options, student):
         kept=_kept(config, options),
         rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
         by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
+        from_teacher=summary.start == "teacher",
     )
 
 
@@ -271,7 +274,7 @@ def _peak(function, device):
 def needed(plan, costs):
     """Bytes that a plan takes at its most in each stage: ``{stage: bytes}``.
 
-    ``the start`` is factorised from the logits of all soft events; ``distillation`` holds the models' states, the soft events with
+    ``the start`` is factorised from the logits of all soft events if a teacher predicts it; ``distillation`` holds the models' states, the soft events with
     their gradients (what they are made of, where they are read in blocks), and either an inner step with its products or an outer
     loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
     """
@@ -282,10 +285,11 @@ def needed(plan, costs):
     whole = 0 if plan.by_blocks else soft_events
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
+    factorised = _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY)
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
     kept = plan.kept * plan.parameters * _REAL
     return {
-        "the start": kept + _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY) + 6 * summary + decomposition,
+        "the start": kept + (factorised if plan.from_teacher else 0) + 6 * summary + decomposition,
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
         "distillation": kept + states + 4 * whole + 6 * summary + max(inner, outer),
         "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size),
@@ -346,7 +350,10 @@ def check_plan(plan, costs, room):
     fitting = _nearest(plan, costs, room)
     says = f"this plan would take about {_gib(stages[stage])} in {stage}, and {_gib(room)} are free"
     if fitting is None:
-        raise OptionError(f"{says}; nothing that could be lowered makes it fit: take a smaller model, fewer items or more memory")
+        raise OptionError(
+            f"{says}; nothing that could be lowered makes it fit: take a smaller model, fewer items"
+            f"{', far fewer sequences' if plan.by_blocks else ''} or more memory"
+        )
     raise OptionError(f"{says}; it fits with " + " ".join(_changes(plan, fitting)))
 
 

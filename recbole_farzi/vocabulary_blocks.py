@@ -45,7 +45,8 @@ def log_sum_exp(states, table):
     Returns:
         Shape [N]; twice differentiable.
     """
-    return _LogSumExp.apply(states, table)
+    with torch.autocast(table.device.type, enabled=False):  # its operations in place would mix precisions
+        return _LogSumExp.apply(states.to(table.dtype), table)
 
 
 def soft_embeddings(latent, decoder, bias, temperature, table):
@@ -61,7 +62,8 @@ def soft_embeddings(latent, decoder, bias, temperature, table):
     Returns:
         Shape [N, D]. Differentiable for everything, and its gradient for the table is so again.
     """
-    return _SoftEmbeddings.apply(latent, decoder, bias, table, float(temperature))
+    with torch.autocast(table.device.type, enabled=False):
+        return _SoftEmbeddings.apply(latent, decoder, bias, table, float(temperature))
 
 
 def _blocks(rows, table):

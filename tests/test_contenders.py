@@ -1,5 +1,7 @@
 """What is compared: every contender by name, its size, and what it trains on."""
 
+import functools
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.utils import get_model, get_trainer
 
-from recbole_farzi.contenders import ContenderFactory
+from recbole_farzi.contenders import ContenderFactory, round_labels
 from recbole_farzi.data import load_loaders, load_split
 from recbole_farzi.errors import DataError, OptionError, StorageError
 from recbole_farzi.models import ModelFactory
@@ -124,6 +126,35 @@ def test_equal_events_and_equal_bytes(make):
     assert contenders["hard"].events == 5 * 44 and contenders["hard-20"].events == 20 * 44
     assert contenders["hard-0"].events == contenders["hard-1"].events == 44
     assert contenders["full"].bytes == 2 * split.sequences.events
+
+
+def test_labels_fit_in_16_bits_a_share_and_sum_to_one():
+    torch.manual_seed(3)
+    near = 1e-6 * (1 + 0.01 * torch.rand(3, 100_000))
+    near /= near.sum(dim=1, keepdim=True)
+    sharp = torch.softmax(30 * torch.randn(2, 100_000), dim=1)
+    labels = torch.cat([torch.zeros(1, 100_000), near, sharp])
+    before = labels.clone()
+    round_labels(labels)
+    assert (labels[0] == 0).all() and not torch.equal(labels, before)
+    torch.testing.assert_close(labels[1:].sum(dim=1), torch.ones(5), rtol=1e-5, atol=0)
+    torch.testing.assert_close(labels, before, rtol=2e-3, atol=1e-7)
+    for label in labels[1:]:
+        stored = label / label.max()
+        torch.testing.assert_close(stored.half().float(), stored, rtol=1e-6, atol=1e-7)
+
+
+def test_labels_of_the_same_bytes_are_whole_where_that_is_shorter(make, monkeypatch):
+    """30 items whole take 60 bytes, as 15 with their ids do."""
+    contenders, _, summary = make("teacher-labels-bytes")
+    assert (summary.nbytes - 44 * 2) // (44 * 4) == 5
+    assert "cut to the 5 likeliest" in contenders["teacher-labels-bytes"].note
+    large = functools.partial(random_start, 4, 11, 14)
+    monkeypatch.setattr(sys.modules[__name__], "random_start", lambda mu, xi, d, *rest: large(*rest))
+    contenders, split, summary = make("teacher-labels-bytes")
+    assert 44 * 2 * 31 < summary.nbytes < 44 * 4 * 30
+    labels = contenders["teacher-labels-bytes"]
+    assert "cut" not in labels.note and labels.bytes == 44 * (2 + 2 * 30)
 
 
 @pytest.mark.parametrize("name", ["fulls", "full-bytes", "hard-", "hard-99999", "hard-5-bytes", "svp", "", 3, None])

@@ -84,6 +84,17 @@ def test_soft_embeddings_and_their_derivatives(blocks):
     close(torch.autograd.grad(mine(*inputs), inputs), torch.autograd.grad(theirs(*inputs), inputs))
 
 
+def test_mixed_precision_around_it_is_left_out(blocks):
+    """RecBole's enable_amp takes losses under autocast."""
+    torch.manual_seed(0)
+    states, table, latent, decoder, bias = torch.randn(3, 2), torch.randn(9, 2), torch.randn(3, 2), torch.randn(2, 9), torch.randn(9)
+    expected = log_sum_exp(states, table), soft_embeddings(latent, decoder, bias, TAU, table)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = log_sum_exp(states, table), soft_embeddings(latent, decoder, bias, TAU, table)
+        assert log_sum_exp(states.bfloat16(), table).dtype == torch.float32
+    assert all(map(torch.equal, found, expected))
+
+
 def test_a_second_derivative_that_is_not_there_is_an_error():
     inputs = [drawn(ROWS, RANK), drawn(RANK, ITEMS), drawn(ITEMS)]
     value = soft_embeddings(*inputs, TAU, drawn(ITEMS, WIDTH)).square().sum()

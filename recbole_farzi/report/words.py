@@ -401,7 +401,9 @@ def notes(report):
             f"Per cent is that of the mean of {reference.label}. Where less is better, the difference to it stands instead."
         )
     if any(contender.bytes is not None for contender in report.contenders):
-        out.append("KB are 1,024 bytes. An item id counts as 2 bytes, beyond 65,536 items as 4, in real and in hard events as in a summary.")
+        full = report.find("full")
+        known = full is not None and full.bytes and full.events
+        out.append("KB are 1,024 bytes" + (f"; a real or hard event is an item id of {full.bytes / full.events:.0f} bytes." if known else "."))
     if any(contender.seconds.n for contender in report.contenders):
         out.append(
             "Seconds are the mean time of one training run: the recipe's steps on a summary; on real and hard events "

@@ -55,7 +55,10 @@ class Search:
             return self
         if isinstance(own, bool) or not isinstance(own, (int, float)):
             raise OptionError(f"{name} is tuned in multiples of its own value, and {own!r} is no number")
-        return Search(values=tuple(float(f"{own * value:.4g}") for value in self.values))
+        if own == 0:
+            raise OptionError(f"{name} is tuned in multiples of its own value, which is 0")
+        whole = isinstance(own, int)
+        return Search(values=tuple(round(own * value) if whole else float(f"{own * value:.4g}") for value in self.values))
 
     def thinned(self, count):
         """At most ``count`` of the values, evenly spread, the middle one if it is one."""

@@ -125,11 +125,18 @@ def test_soft_events_in_blocks_take_no_more_for_more_of_them():
 
 
 def test_what_is_refused_in_blocks_is_lowered_to_what_is_in_blocks():
-    """Soft events that are few enough to be made whole have not been measured so."""
-    plan = replace(PLAN, by_blocks=True, vocabulary=1_000_000)
-    message, changes = refusal(plan, int(max(needed(plan, COSTS).values()) * 0.6))
-    lowered = changes.get("sequences", plan.sequences) * plan.length * plan.vocabulary * 4
-    assert lowered > memory.WHOLE_EVENTS
+    """Soft events that are few enough to be made whole have not been measured so: 7 sequences are the fewest."""
+    plan = replace(PLAN, by_blocks=True, vocabulary=100_000, eval_batch_size=1)
+    sizes = {count: max(needed(replace(plan, sequences=count), COSTS).values()) for count in (6, 7)}
+    assert 6 * 51 * 100_000 * 4 < memory.WHOLE_EVENTS < 7 * 51 * 100_000 * 4 and sizes[6] < sizes[7]
+    assert refusal(plan, sizes[7])[1]["sequences"] == 7
+    with pytest.raises(OptionError, match="nothing that could be lowered makes it fit: .* far fewer sequences"):
+        check_plan(plan, COSTS, (sizes[6] + sizes[7]) // 2)
+
+
+def test_only_a_teachers_start_is_factorised():
+    plan = replace(PLAN, vocabulary=1_000_000, by_blocks=True)
+    assert needed(plan, COSTS)["the start"] > 4 * 50 * 51 * 1_000_000 > needed(replace(plan, from_teacher=False), COSTS)["the start"]
 
 
 def test_over_a_large_vocabulary_less_is_measured_to_the_same_line(make_distiller, monkeypatch):

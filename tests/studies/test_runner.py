@@ -10,6 +10,7 @@ import torch
 from recbole_farzi.errors import OptionError
 from recbole_farzi.run import main
 from recbole_farzi.studies import runner, study_names
+from recbole_farzi.studies.definition import Search
 
 pytest.importorskip("optuna", reason="studies are an extra")
 
@@ -156,10 +157,16 @@ def test_multiples_are_those_of_what_the_property_files_say(workplace, tiny_data
         (point,), _ = planner._points(size)
         assert point.tune["farzi_inner_learning_rate"].values == values
     assert planner.plan("1", None, 1, 0.0, "")["points"][0][-1]["farzi_inner_learning_rate"]["values"] == (0.002, 0.004, 0.008)
-    (workplace / "times.yaml").write_text(TIMES.replace("farzi_inner_learning_rate", "farzi_inner_optimizer"))
-    planner = runner._Planner("times.yaml", None, "tiny", ("own.yaml",), options)
-    with pytest.raises(OptionError, match="farzi_inner_optimizer is tuned in multiples of its own value, and 'adam' is no number"):
-        planner._points(planner.study.sizes[0])
+    for name, says in (("farzi_inner_optimizer", "and 'adam' is no number"), ("farzi_inner_weight_decay", "which is 0")):
+        (workplace / "times.yaml").write_text(TIMES.replace("farzi_inner_learning_rate", name))
+        planner = runner._Planner("times.yaml", None, "tiny", ("own.yaml",), options)
+        with pytest.raises(OptionError, match=f"{name} is tuned in multiples of its own value, {says}"):
+            planner._points(planner.study.sizes[0])
+
+
+def test_multiples_of_a_whole_number_are_whole():
+    values = Search(values=(0.5, 1, 2), times=True).of("farzi_inner_steps", 25).values
+    assert values == (12, 25, 50) and all(isinstance(value, int) for value in values)
 
 
 def test_a_process_whose_parent_was_killed_begins_no_other_trial():
