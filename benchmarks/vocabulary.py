@@ -28,10 +28,11 @@ from recbole_farzi import inspection, memory
 from recbole_farzi.configuration import build_config
 from recbole_farzi.data import load_split
 from recbole_farzi.distillation import Distiller
+from recbole_farzi.generation import generate_windows
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.provenance import environment
-from recbole_farzi.starts import generate_windows, random_start, teacher_start
+from recbole_farzi.starts import random_start, teacher_start
 from recbole_farzi.storage import read_json, write_json, write_text
 from recbole_farzi.student import Student
 from recbole_farzi.studies.generated import make

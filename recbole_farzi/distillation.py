@@ -109,6 +109,10 @@ class Distiller:
         ranks: ``(r1, r2)`` of Tucker's factors of ``Z``, or None for ``Z`` itself.
         seed: of everything random here. All draws depend on it and on counters alone, so that a run that is continued
             from :meth:`state` goes on as if never interrupted.
+
+    Attributes:
+        generated: :class:`recbole_farzi.sequences.Windows` that a trained model wrote, of which ``outer.generated_windows`` stand in
+            a batch in place of real ones; None, as at first, for real ones alone.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Distiller:
         self.outer = outer
         self.initial = initial
         self.sequences = sequences
+        self.generated = None
         self.teacher = teacher if outer.teacher > 0.0 else None
         self.seed = seed
         self.device = next(student.model.parameters()).device
@@ -355,13 +360,19 @@ class Distiller:
 
         return loss
 
-    def _real_batch(self):
+    def _outer_batch(self):
         rng = np.random.default_rng([self.seed, 1, self.steps_done])
-        return self.sequences.sample(self.outer.batch_size, rng).to(self.device)
+        count = 0 if self.generated is None else self.outer.generated_windows
+        if count == 0:
+            return self.sequences.sample(self.outer.batch_size, rng).to(self.device)
+        written = self.generated.at((self.steps_done * count + np.arange(count)) % len(self.generated))
+        if count < self.outer.batch_size:
+            written = written.joined(self.sequences.sample(self.outer.batch_size - count, rng))
+        return written.to(self.device)
 
     def _real_loss(self, params):
         """Mean cross-entropy of a real batch, by blocks where its scores would take too much memory."""
-        batch = self._real_batch()
+        batch = self._outer_batch()
         items = batch if torch.is_tensor(batch) else batch.items
         block = self.outer.block or rows_in_memory(items, self.judge.vocabulary, SCORES_IN_MEMORY)
         return blockwise_mean(self._loss_of, params, batch, block, weigh=self.judge.terms)

@@ -90,6 +90,7 @@ class OuterOptions:
     batch_size: int
     objective: str
     teacher: float
+    generated: float
     average: float
     unroll: str
     window: int
@@ -102,6 +103,11 @@ class OuterOptions:
     eval_step: int
     eval_students: int
     stopping_step: int
+
+    @property
+    def generated_windows(self):
+        """Windows of a batch that a trained model wrote."""
+        return round(self.generated * self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,7 @@ def read_options(config):
         batch_size=read.integer("farzi_outer_batch_size", at_least=1, at_most=1_000_000),
         objective=read.choice("farzi_objective", OBJECTIVES),
         teacher=read.number("farzi_outer_teacher", at_least=0.0, at_most=1.0),
+        generated=read.number("farzi_outer_generated", at_least=0.0, at_most=1.0),
         average=read.number("farzi_outer_average", at_least=0.0, at_most=0.9999),
         unroll=read.choice("farzi_unroll", UNROLLS),
         window=read.integer("farzi_window", at_least=1),
@@ -216,6 +223,8 @@ def read_options(config):
             f"farzi_inner_batch_size={inner.batch_size} is more than the summary has sequences "
             f"(farzi_sequences={summary.sequences})"
         )
+    if outer.generated > 0.0 and config["farzi_positions"] == "every":
+        raise OptionError("farzi_outer_generated must be 0 with farzi_positions=every: sentences are not generated")
     if outer.window > inner.steps:
         raise OptionError(
             f"farzi_window={outer.window} is more than the inner loop has steps (farzi_inner_steps={inner.steps})"

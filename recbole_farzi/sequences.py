@@ -26,6 +26,12 @@ class Windows:
     def to(self, device):
         return Windows(self.items.to(device), self.users.to(device))
 
+    def at(self, rows):
+        return Windows(self.items[rows], self.users[rows])
+
+    def joined(self, other):
+        return Windows(torch.cat([self.items, other.items]), torch.cat([self.users, other.users]))
+
     def split(self, size):
         return [Windows(items, users) for items, users in zip(self.items.split(size), self.users.split(size))]
 

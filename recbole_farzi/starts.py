@@ -9,11 +9,11 @@ import scipy.sparse.linalg
 import torch
 
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
-from recbole_farzi.errors import DataError, DivergenceError
+from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
 
-__all__ = ["generate_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
+__all__ = ["random_start", "spectral_start", "teacher_start", "pick_windows"]
 
 
 def pick_windows(sequences, count, length, rng):
@@ -44,43 +44,6 @@ def pick_windows(sequences, count, length, rng):
         start = int(rng.integers(0, max(len(items) - length, 0) + 1))
         row[:] = np.resize(items[start : start + length], length)
     return torch.from_numpy(windows)
-
-
-def generate_windows(teacher, counts, count, length, repeats, seed):
-    """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
-
-    Args:
-        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
-        counts: occurrences of each item in the real data, shape [V].
-        count: number of histories.
-        length: events in each.
-        repeats: an item may come twice in a history. Without, a new one is taken as long as there are any.
-        seed: of the draws.
-
-    Returns:
-        Item ids, shape [count, length], on the CPU.
-
-    Raises:
-        DivergenceError: the model predicts no item.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
-    popularity[0] = 0.0
-    windows = torch.multinomial(popularity, count, replacement=True, generator=generator).unsqueeze(1)
-    teacher.eval()
-    with torch.no_grad():
-        for _ in range(1, length):
-            read = windows[:, -teacher.length :].to(teacher.device)
-            lengths = torch.full((count,), read.shape[1], device=teacher.device)
-            expected = torch.softmax(teacher.row_scores(read, lengths)[:, : teacher.vocabulary].double().cpu(), dim=1)
-            expected[:, 0] = 0.0
-            if not repeats:
-                new = expected.scatter(1, windows, 0.0)
-                expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
-            if not (expected.sum(dim=1) > 0.0).all():
-                raise DivergenceError("the teacher's predictions are not finite, or of padding alone; a smaller learning_rate may help")
-            windows = torch.cat([windows, torch.multinomial(expected, 1, generator=generator)], dim=1)
-    return windows
 
 
 def random_start(sequences, length, latent_dim, vocabulary, temperature, seed):

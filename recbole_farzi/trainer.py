@@ -16,6 +16,7 @@ from recbole_farzi.data import training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
+from recbole_farzi.generation import generate_like, generate_windows
 from recbole_farzi.inspection import check_twice_differentiable
 from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
@@ -25,7 +26,7 @@ from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import rows_of
-from recbole_farzi.starts import generate_windows, pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
@@ -33,6 +34,8 @@ from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
+
+_MOST_GENERATED = 4096  # windows that the outer loss reads; they come again after that
 
 
 class FarziTrainer(RowTrainer):
@@ -154,6 +157,8 @@ class FarziTrainer(RowTrainer):
             "finished": False,
         }
         self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
+        if not record["finished"]:
+            distiller.generated = self._generated_windows(sequences, counts, show_progress)
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         self.step_seconds = record["step_seconds"]
         best = record["best"]
@@ -268,6 +273,18 @@ class FarziTrainer(RowTrainer):
                 windows, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
             )
         return start if options.inputs == "soft" else replace(start, inputs=windows)
+
+    def _generated_windows(self, sequences, counts, show_progress):
+        """What the outer loss reads beside real histories, or None: a run that goes on has them written again, the same as before."""
+        outer = self.options.outer
+        count = 0 if outer.objective == "trajectory" else min(_MOST_GENERATED, outer.generated_windows * outer.steps)
+        if count == 0:
+            return None
+        with interruptible(lambda: "while the teacher writes histories"), tqdm(
+            total=count, ncols=100, desc=set_color("Write      ", "pink"), disable=not show_progress
+        ) as bar:
+            teacher = self.teacher(last_only=True)
+            return generate_like(teacher, sequences, counts, count, self.config["seed"], lambda done: bar.update(done - bar.n))
 
     def teacher(self, last_only=False):
         """The best models of the pool: a :class:`recbole_farzi.student.Student`, or of several an

@@ -14,6 +14,7 @@ from recbole_farzi.distillation import Distiller
 from recbole_farzi.models import without_dropout
 from recbole_farzi.objectives import gradient_distance, trajectory_distance
 from recbole_farzi.options import read_options
+from recbole_farzi.sequences import Windows
 from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.starts import random_start
 from recbole_farzi.storage import load_tensors, save_tensors
@@ -46,6 +47,21 @@ def make_distiller(make_config, tiny_split):
         )  # fmt: skip
 
     return make
+
+
+@pytest.mark.parametrize("share, written", [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
+def test_a_batch_of_the_outer_loss_has_its_share_of_generated_windows_in_turn(make_distiller, share, written):
+    distiller = make_distiller(farzi_outer_batch_size=8, farzi_outer_generated=share)
+    real = distiller._outer_batch()
+    distiller.generated = Windows(torch.arange(1, 6)[:, None].expand(5, real.items.shape[1]), torch.full((5,), 99))
+    for step in range(3):
+        distiller.steps_done = step
+        batch = distiller._outer_batch()
+        assert batch.items.shape == real.items.shape
+        assert batch.items[:written, 0].tolist() == [(step * written + place) % 5 + 1 for place in range(written)]
+        assert batch.users.eq(99).sum() == written
+    distiller.step()
+    assert distiller.steps_done == 3 and all(torch.isfinite(t).all() for t in distiller.tensors)
 
 
 @pytest.mark.parametrize("adjoint", [StoreAll(), Checkpointed(), Checkpointed(every=2)], ids=["store", "least", "every2"])
@@ -90,7 +106,7 @@ def test_the_step_takes_the_gradient_of_the_windowed_loss(make_distiller, taught
     seen = []
     distiller.optimizer.step = lambda: seen.extend(t.grad.clone() for t in distiller.tensors)
     trajectory = reference._begin()
-    batch = reference._real_batch()
+    batch = reference._outer_batch()
     final = unroll(
         lambda params, rows, step: reference.student.soft_loss(rows, params),
         trajectory.params,
@@ -129,7 +145,7 @@ def test_the_last_steps_of_a_whole_inner_loop_are_differentiated(make_distiller,
     distiller.optimizer.step = lambda: gradients.append([t.grad.clone() for t in distiller.tensors])
     for number in range(3):
         assert distiller.step().inner_step == 0
-        trajectory, batch = reference._begin(), reference._real_batch()
+        trajectory, batch = reference._begin(), reference._outer_batch()
         end = 6 if way == "last" else reference._adjoint(trajectory).window(6)[1]
         ends.add(end)
         loop = {"loss": lambda params, rows, step: reference.student.soft_loss(rows, params), "seed": trajectory.seed}

@@ -7,7 +7,8 @@ import torch
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import OptionError
 from recbole_farzi.models import without_dropout
-from recbole_farzi.starts import generate_windows, pick_windows, teacher_start
+from recbole_farzi.generation import generate_windows
+from recbole_farzi.starts import pick_windows, teacher_start
 from recbole_farzi.student import Student
 from recbole_farzi.training import teacher_labels
 

@@ -106,7 +106,7 @@ WHOLE = {
 }  # fmt: skip
 ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps", "farzi_outer_learning_rate",
               "farzi_outer_clip_norm", "learning_rate"]  # fmt: skip
-NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_average",
+NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_generated", "farzi_outer_average",
                 "farzi_pretrained", "farzi_window_from",
                 "weight_decay"]  # fmt: skip
 OPTIONAL = {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_tucker_ranks"}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_farzi.errors import DataError, DivergenceError
+from recbole_farzi.errors import DataError
 from recbole_farzi.models import without_dropout
 from recbole_farzi.sequences import Sequences
-from recbole_farzi.starts import generate_windows, pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.student import Student
 
 
@@ -40,42 +40,6 @@ def test_short_histories_are_repeated_and_none_is_refused():
     assert windows.tolist() == [[3, 4, 5, 3, 4], [6, 6, 6, 6, 6]]
     with pytest.raises(DataError, match="nothing to distil"):
         pick_windows(Sequences([], length=10), 2, 5, np.random.default_rng(0))
-
-
-def test_generated_histories_follow_the_teacher(teacher, tiny_split):
-    """Each next event is drawn from the teacher's prediction: the mean of its log probability is what is expected."""
-    windows = generate_windows(teacher, tiny_split.counts, 300, 9, True, seed=1)
-    assert windows.shape == (300, 9) and windows.min() >= 1 and windows.max() < tiny_split.vocabulary
-    with torch.no_grad():
-        expected = torch.log_softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
-    drawn = expected.gather(-1, windows[:, 1:, None] - 1).squeeze(-1)
-    mean = (expected.exp() * expected).sum(-1)
-    spread = ((expected.exp() * expected**2).sum(-1) - mean**2).sum().sqrt()
-    assert abs((drawn - mean).sum()) < 4 * spread
-    first = np.bincount(windows[:, 0], minlength=tiny_split.vocabulary) / 300
-    share = tiny_split.counts / tiny_split.counts.sum()
-    assert np.abs(first - share).max() < 4 * np.sqrt(share.max() / 300)
-
-
-@pytest.mark.parametrize("harm", [float("nan"), float("inf")])
-def test_a_teacher_that_predicts_nothing_is_one_line(teacher, tiny_split, harm):
-    with torch.no_grad():
-        teacher.model.item_embedding.weight.fill_(harm)
-    with pytest.raises(DivergenceError, match="the teacher's predictions are not finite"):
-        generate_windows(teacher, tiny_split.counts, 3, 5, False, seed=1)
-
-
-def test_generated_histories_are_longer_than_the_teacher_reads_and_repeat_only_where_allowed(teacher, tiny_split):
-    length = teacher.length + 5
-    once, again = (generate_windows(teacher, tiny_split.counts, 6, length, False, seed=1) for _ in range(2))
-    assert torch.equal(once, again)
-    assert all(len(set(row)) == length for row in once.tolist())
-    other = generate_windows(teacher, tiny_split.counts, 6, length, False, seed=2)
-    assert not torch.equal(once, other)
-    repeated = generate_windows(teacher, tiny_split.counts, 6, length, True, seed=1)
-    assert any(len(set(row)) < length for row in repeated.tolist())
-    whole = generate_windows(teacher, tiny_split.counts, 2, tiny_split.vocabulary + 3, False, seed=1)
-    assert all(len(set(row)) == tiny_split.vocabulary - 1 for row in whole.tolist())  # then there is no new item
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])

@@ -1,0 +1,81 @@
+"""Histories that a trained model writes: what summaries show as histories, and what their students are judged on beside real ones."""
+
+import numpy as np
+import torch
+
+from recbole_farzi.errors import DivergenceError
+from recbole_farzi.sequences import Windows
+
+__all__ = ["generate_like", "generate_windows"]
+
+_AT_ONCE = 512  # histories
+_PREDICTED = 2**25  # numbers in their predictions of the next event
+
+
+def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
+    """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
+
+    Args:
+        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
+        counts: occurrences of each item in the real data, shape [V].
+        count: number of histories.
+        length: events in each.
+        repeats: an item may come twice in a history. Without, a new one is taken as long as there are any.
+        seed: of the draws.
+        users: whose histories they are, for models that read users, shape [count]; None: the average user's.
+
+    Returns:
+        Item ids, shape [count, length], on the CPU.
+
+    Raises:
+        DivergenceError: the model predicts no item.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
+    popularity[0] = 0.0
+    windows = torch.multinomial(popularity, count, replacement=True, generator=generator).unsqueeze(1)
+    users = None if users is None else users.to(teacher.device)
+    teacher.eval()
+    with torch.no_grad():
+        for _ in range(1, length):
+            read = windows[:, -teacher.length :].to(teacher.device)
+            lengths = torch.full((count,), read.shape[1], device=teacher.device)
+            expected = torch.softmax(teacher.row_scores(read, lengths, users)[:, : teacher.vocabulary].double().cpu(), dim=1)
+            expected[:, 0] = 0.0
+            if not repeats:
+                new = expected.scatter(1, windows, 0.0)
+                expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
+            if not (expected.sum(dim=1) > 0.0).all():
+                raise DivergenceError("the teacher's predictions are not finite, or of padding alone; a smaller learning_rate may help")
+            windows = torch.cat([windows, torch.multinomial(expected, 1, generator=generator)], dim=1)
+    return windows
+
+
+def generate_like(teacher, sequences, counts, count, seed, tell=None):
+    """Windows that a trained model writes, as long as real ones that are sampled, for the users of those.
+
+    Args:
+        teacher: see :func:`generate_windows`.
+        sequences: the real histories, :class:`recbole_farzi.sequences.Sequences`.
+        counts: occurrences of each item in the real data, shape [V].
+        count: number of windows.
+        seed: of all draws.
+        tell: called with the number of windows that there are so far; None: nobody is told.
+
+    Returns:
+        :class:`recbole_farzi.sequences.Windows` on the CPU, in random order.
+    """
+    rng = np.random.default_rng([seed, 7])
+    real = sequences.sample(count, rng)
+    lengths = real.items.ne(0).sum(dim=1)
+    order = torch.argsort(lengths, descending=True, stable=True)  # together with those of like length
+    items = torch.zeros_like(real.items)
+    for chunk in order.split(max(1, min(_AT_ONCE, _PREDICTED // len(counts)))):
+        longest = int(lengths[chunk[0]])
+        written = generate_windows(
+            teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), real.users[chunk]
+        )
+        items[chunk, :longest] = torch.where(torch.arange(longest) < lengths[chunk, None], written, 0)
+        if tell is not None:
+            tell(int(items[:, 0].ne(0).sum()))
+    return Windows(items, real.users)

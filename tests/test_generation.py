@@ -1,0 +1,88 @@
+"""Histories that a trained model writes."""
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_farzi.errors import DivergenceError
+from recbole_farzi.generation import generate_like, generate_windows
+from recbole_farzi.models import ModelFactory, without_dropout
+from recbole_farzi.student import Student
+
+
+@pytest.fixture
+def teacher(make_config, tiny_split):
+    config, model_class = make_config("SASRec")
+    torch.manual_seed(0)
+    model = without_dropout(model_class(config, tiny_split.train.dataset))
+    with torch.no_grad():
+        model.item_embedding.weight.mul_(20)  # predictions that are far from uniform
+    return Student(model.eval())
+
+
+def test_generated_histories_follow_the_teacher(teacher, tiny_split):
+    """Each next event is drawn from the teacher's prediction: the mean of its log probability is what is expected."""
+    windows = generate_windows(teacher, tiny_split.counts, 300, 9, True, seed=1)
+    assert windows.shape == (300, 9) and windows.min() >= 1 and windows.max() < tiny_split.vocabulary
+    with torch.no_grad():
+        expected = torch.log_softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+    drawn = expected.gather(-1, windows[:, 1:, None] - 1).squeeze(-1)
+    mean = (expected.exp() * expected).sum(-1)
+    spread = ((expected.exp() * expected**2).sum(-1) - mean**2).sum().sqrt()
+    assert abs((drawn - mean).sum()) < 4 * spread
+    first = np.bincount(windows[:, 0], minlength=tiny_split.vocabulary) / 300
+    share = tiny_split.counts / tiny_split.counts.sum()
+    assert np.abs(first - share).max() < 4 * np.sqrt(share.max() / 300)
+
+
+@pytest.mark.parametrize("harm", [float("nan"), float("inf")])
+def test_a_teacher_that_predicts_nothing_is_one_line(teacher, tiny_split, harm):
+    with torch.no_grad():
+        teacher.model.item_embedding.weight.fill_(harm)
+    with pytest.raises(DivergenceError, match="the teacher's predictions are not finite"):
+        generate_windows(teacher, tiny_split.counts, 3, 5, False, seed=1)
+
+
+def test_generated_histories_are_longer_than_the_teacher_reads_and_repeat_only_where_allowed(teacher, tiny_split):
+    length = teacher.length + 5
+    once, again = (generate_windows(teacher, tiny_split.counts, 6, length, False, seed=1) for _ in range(2))
+    assert torch.equal(once, again)
+    assert all(len(set(row)) == length for row in once.tolist())
+    other = generate_windows(teacher, tiny_split.counts, 6, length, False, seed=2)
+    assert not torch.equal(once, other)
+    repeated = generate_windows(teacher, tiny_split.counts, 6, length, True, seed=1)
+    assert any(len(set(row)) < length for row in repeated.tolist())
+    whole = generate_windows(teacher, tiny_split.counts, 2, tiny_split.vocabulary + 3, False, seed=1)
+    assert all(len(set(row)) == tiny_split.vocabulary - 1 for row in whole.tolist())  # then there is no new item
+
+def test_windows_like_real_ones(teacher, tiny_split):
+    """As long as those, of the same users, padded on the right, the same again for the same seed; and told of as they come."""
+    told = []
+    windows = generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 5, told.append)
+    real = tiny_split.sequences.sample(700, np.random.default_rng([5, 7]))
+    assert windows.items.shape == real.items.shape and torch.equal(windows.users, real.users)
+    assert torch.equal(windows.items.ne(0), real.items.ne(0)) and len(set(real.items.ne(0).sum(dim=1).tolist())) > 3
+    assert told == [512, 700]
+    assert (windows.items == real.items).float().mean() < 0.9
+    again = generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 5)
+    assert torch.equal(windows.items, again.items)
+    assert not torch.equal(windows.items, generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 6).items)
+
+
+def test_models_that_read_users_write_for_them(make_config, tiny_split):
+    """FPMC scores a user's items beside what follows the last one: with embeddings of users alone, all else 0, users tell."""
+    config, model_class = make_config("FPMC")
+    model = without_dropout(ModelFactory(model_class, config, tiny_split.train.dataset)(0)).eval()
+    with torch.no_grad():
+        for table in (model.LI_emb, model.IL_emb):
+            table.weight.zero_()
+        model.UI_emb.weight.mul_(100)
+    student = Student(model)
+    users = torch.arange(1, 9).repeat_interleave(40)
+    windows = generate_windows(student, tiny_split.counts, 320, 6, True, 1, users)
+    scores = (model.UI_emb.weight[users] @ model.IU_emb.weight.T).detach()
+    expected = torch.softmax(scores[:, 1 : tiny_split.vocabulary].double(), dim=1)
+    drawn = torch.stack([expected.gather(1, windows[:, place, None] - 1) for place in range(1, 6)]).mean()
+    other = expected[torch.randperm(320, generator=torch.Generator().manual_seed(0))]
+    assert drawn == pytest.approx((expected**2).sum(dim=1).mean().item(), rel=0.15)
+    assert torch.stack([other.gather(1, windows[:, place, None] - 1) for place in range(1, 6)]).mean() < 0.9 * drawn
