@@ -2,14 +2,15 @@
 
 What they are updated for is the objective (:mod:`recbole_farzi.objectives`):
 
-* ``meta``, as in the paper: the loss on real events of a student that was trained on the summary.
-* ``gradient``: the gradients of a student on the summary and on real events point the same way, before each W of its T steps of
+* ``meta``, as in the paper: the outer loss, that of a student that was trained on the summary, on real windows or on ones that
+  a teacher wrote, against real events or the teacher's predictions.
+* ``gradient``: the gradients of a student on the summary and of the outer loss point the same way, before each W of its T steps of
   training on the summary. All synthetic sequences count, and neither gradient has dropout.
 * ``trajectory``: W steps of training on the summary lead from one snapshot of an expert to its next.
 
 ``Z`` is a tensor of its own, or the product of Tucker's factors (:mod:`recbole_farzi.tucker`), which are then what is updated.
 
-With ``meta`` a step trains an inner trajectory on the summary, differentiates the loss of the result on real events through W of its
+With ``meta`` a step trains an inner trajectory on the summary, differentiates the outer loss of the result through W of its
 steps (exactly, :mod:`recbole_farzi.adjoint`), and updates the summary. With W = T that is a full unroll from an
 initialisation, as in the paper. With W < T there are three ways:
 
@@ -219,7 +220,7 @@ class Distiller:
         if ahead > 0:
             trajectory, _ = self._advance(trajectory, _detached(leaves), ahead)
         advanced, params = self._advance(trajectory, leaves, min(self._stride, self.inner.steps - trajectory.step))
-        value = self._real_loss(params)
+        value = self._outer_loss(params)
         value.backward()
         return advanced, value.item()
 
@@ -227,7 +228,7 @@ class Distiller:
         """The same with the distance of a trajectory's two gradients; then train it on for a window."""
         _forget_gradients(leaves)
         params = {name: value.detach().requires_grad_(True) for name, value in trajectory.params.items()}
-        real = torch.autograd.grad(self._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
+        real = torch.autograd.grad(self._outer_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
         batches = torch.arange(self.count).split(self.inner.batch_size)
         data, constants = self._read(leaves)
         mine = summary_gradient(
@@ -370,8 +371,8 @@ class Distiller:
             written = written.joined(self.sequences.sample(self.outer.batch_size - count, rng))
         return written.to(self.device)
 
-    def _real_loss(self, params):
-        """Mean cross-entropy of a real batch, by blocks where its scores would take too much memory."""
+    def _outer_loss(self, params):
+        """Mean cross-entropy of a batch of windows, by blocks where its scores would take too much memory."""
         batch = self._outer_batch()
         items = batch if torch.is_tensor(batch) else batch.items
         block = self.outer.block or rows_in_memory(items, self.judge.vocabulary, SCORES_IN_MEMORY)

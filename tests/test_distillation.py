@@ -296,7 +296,7 @@ def test_a_step_takes_the_gradient_of_the_gradients_distance(make_distiller):
     options = {"farzi_objective": "gradient", "farzi_outer_clip_norm": 1e9, "farzi_inner_batch_size": 3}
     distiller, reference = make_distiller(torch.float64, **options), make_distiller(torch.float64, **options)
     params = {name: value.requires_grad_(True) for name, value in reference._begin().params.items()}
-    real = torch.autograd.grad(reference._real_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
+    real = torch.autograd.grad(reference._outer_loss(params), list(params.values()), allow_unused=True, materialize_grads=True)
     soft = reference.judge.soft_loss(reference._distributions(), params)
     mine = torch.autograd.grad(soft, list(params.values()), create_graph=True, allow_unused=True, materialize_grads=True)
     value = gradient_distance(dict(zip(params, mine)), dict(zip(params, real)))
