@@ -223,8 +223,6 @@ def read_options(config):
             f"farzi_inner_batch_size={inner.batch_size} is more than the summary has sequences "
             f"(farzi_sequences={summary.sequences})"
         )
-    if outer.generated > 0.0 and config["farzi_positions"] == "every":
-        raise OptionError("farzi_outer_generated must be 0 with farzi_positions=every: sentences are not generated")
     if outer.window > inner.steps:
         raise OptionError(
             f"farzi_window={outer.window} is more than the inner loop has steps (farzi_inner_steps={inner.steps})"
@@ -480,6 +478,8 @@ class _Reader:
             )
         if self.config["farzi_full_data"] != "windows":
             raise OptionError("farzi_positions=every needs farzi_full_data=windows: RecBole's rows have one target each")
+        if self.config["farzi_outer_generated"] > 0.0:
+            raise OptionError("farzi_positions=every needs farzi_outer_generated=0: sentences are not generated")
 
     def check_ranks_all(self):
         mode = self.config["eval_args"]["mode"]

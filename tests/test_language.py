@@ -210,6 +210,9 @@ def test_rows_of_one_target_are_no_training_for_every_position(options):
     config, _ = build_config("SASRec", "tiny-text", [LANGUAGE], {**options, "farzi_full_data": "prefixes"})
     with pytest.raises(OptionError, match="needs farzi_full_data=windows"):
         read_options(config)
+    config, _ = build_config("SASRec", "tiny-text", [LANGUAGE], {**options, "farzi_outer_generated": 0.5})
+    with pytest.raises(OptionError, match="needs farzi_outer_generated=0: sentences are not generated"):
+        read_options(config)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
