@@ -4,7 +4,7 @@
     python benchmarks/distillations.py DATASET REPORT_DIR ...
 
 A REPORT_DIR holds ``results.json`` and ``rows.npz``. Results of the same number of events are pooled. Writes
-``results/quality/distillations-DATASET.csv`` and ``.md``.
+``results/quality/distillations-DATASET.csv`` and ``.md``, and renews the README's table of all datasets from these.
 
 Intervals are of a bootstrap over test users and distillations: the students of a distillation, which share its summary (and
 the models of its pool), are averaged first, and the distillations' own spread is added by Student's t
@@ -22,7 +22,9 @@ import pandas as pd
 from recbole_farzi.report.resampling import bootstrap_means, interval, sample_of_rows
 from recbole_farzi.storage import read_arrays, read_json, write_text
 
-FOLDER = Path(__file__).resolve().parent.parent / "results" / "quality"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "results" / "quality"
+BEGIN, END = "<!-- distillations:begin -->", "<!-- distillations:end -->"
 METRICS = ["hit@10", "ndcg@10", "crossentropy"]
 CONTENDERS = {"full": "full data", "start": "start, not distilled", "summary": "summary"}
 
@@ -78,6 +80,30 @@ def shown(line):
     )
 
 
+def readme_table():
+    """A line for each dataset and size on record, with the intervals over users and students."""
+    rows = []
+    for file in sorted(FOLDER.glob("distillations-*.csv")):
+        table = pd.read_csv(file)
+        full = table[table["contender"] == "full data"]["events"].iloc[0]
+        for events, lines in table[table["contender"] == "summary"].groupby("events", sort=False):
+            of = {line["metric"]: line for _, line in lines.iterrows()}
+            gain = of["crossentropy"]
+            rows.append(
+                {
+                    "on test, of full data": f"[{file.stem.removeprefix('distillations-')}]({file.relative_to(ROOT).with_suffix('.md').as_posix()})",
+                    "events": f"{events:,.0f} ({events / full:.1%})",
+                    "KB": f"{float(gain['bytes']) / 1024:.0f}",
+                    "distillations x students": f"{gain['distillations']} x {gain['students'] // gain['distillations']}",
+                    "HR@10": shown(of["hit@10"])[1],
+                    "nDCG@10": shown(of["ndcg@10"])[1],
+                    "cross-entropy, difference": shown(gain)[1],
+                    "taken off its start's": f"{gain['gain on start']:.3f} ({gain['low, gain']:.3f} to {gain['high, gain']:.3f})",
+                }
+            )
+    return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
@@ -123,6 +149,9 @@ def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(FOLDER / f"distillations-{arguments.dataset}.csv", table.to_csv(index=False))
     write_text(FOLDER / f"distillations-{arguments.dataset}.md", text)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
+    write_text(ROOT / "README.md", f"{before}{BEGIN}\n\n{readme_table()}\n\n{END}{after}")
     print(text)
 
 
