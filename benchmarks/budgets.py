@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 import pandas as pd
-from distillations import FOLDER, METRICS, read
+from distillations import FOLDER, METRICS, as_text, read, to_full
 
 from recbole_farzi.report.resampling import bootstrap_means, interval, sample_of_rows
 from recbole_farzi.storage import write_text
@@ -35,11 +35,9 @@ def table_of(reports):
             line[metric] = float(values[:, m].mean())
             line[f"{metric}, low"], line[f"{metric}, high"] = interval(draws[:, 2, m])
             if values is not first["full"]:
-                less = metric == "crossentropy"
+                names = (f"{metric}, to full{end}" for end in ("", ", low", ", high"))
                 full = float(first["full"][:, m].mean())
-                line[f"{metric}, to full"] = line[metric] - full if less else line[metric] / full
-                own, other = draws[:, 2, m], draws[:, 0, m]
-                line[f"{metric}, to full, low"], line[f"{metric}, to full, high"] = interval(own - other if less else own / other)
+                line.update(zip(names, to_full(metric, line[metric], full, draws[:, 2, m], draws[:, 0, m])))
         if steps:
             line["gain on start"] = float((start[:, -1] - values[:, -1]).mean())
             line["gain, low"], line["gain, high"] = interval(draws[:, 1, -1] - draws[:, 2, -1])
@@ -70,9 +68,8 @@ def page_of(table, reports):
         for metric in METRICS:
             cells[LABELS[metric]] = f"{line[metric]:.4f}"
             if line["trained on"] != "full data":
-                form = "{:+.3f} ({:+.3f} to {:+.3f})" if metric == "crossentropy" else "{:.0%} ({:.0%}–{:.0%})"
-                ends = (line[f"{metric}, to full{end}"] for end in ("", ", low", ", high"))
-                cells[LABELS[metric]] += " · " + form.format(*ends)
+                estimate = (line[f"{metric}, to full{end}"] for end in ("", ", low", ", high"))
+                cells[LABELS[metric]] += " · " + as_text(metric, *estimate)
         gain = not pd.isna(line["gain on start"])
         cells["gain on start"] = f"{line['gain on start']:.3f} ({line['gain, low']:.3f} to {line['gain, high']:.3f})" if gain else "–"
         shown.append(cells)

@@ -36,6 +36,17 @@ def read(folder):
     return results, {key: rows[f"all/{key}"][:, chosen] for key in CONTENDERS}, rows["all/users"]
 
 
+def to_full(metric, mean, full, own, other):
+    """A mean as part of full data's, or of the cross-entropy the difference; and its 95% interval from draws of both."""
+    less = metric == "crossentropy"
+    return (mean - full if less else mean / full, *interval(own - other if less else own / other))
+
+
+def as_text(metric, *estimate):
+    """Such an estimate, as people read it."""
+    return ("{:+.3f} ({:+.3f} to {:+.3f})" if metric == "crossentropy" else "{:.0%} ({:.0%}–{:.0%})").format(*estimate)
+
+
 def compare(group):
     """Lines of the table for the results of one size."""
     users = group[0][2]
@@ -57,11 +68,10 @@ def compare(group):
                 "of each": " / ".join(f"{value:.4f}" for value in means),
             }  # fmt: skip
             if key != "full":
-                smaller = metric == "crossentropy"
-                line["to full"] = mean - full if smaller else mean / full
                 for name, draws in zip(("distillations", "students"), ways):
-                    own, other = draws[:, place, m], draws[:, 0, m]
-                    line[f"low, {name}"], line[f"high, {name}"] = interval(own - other if smaller else own / other)
+                    line["to full"], line[f"low, {name}"], line[f"high, {name}"] = to_full(
+                        metric, mean, full, draws[:, place, m], draws[:, 0, m]
+                    )
             if key == "summary" and metric == "crossentropy":
                 gain = ways[1][:, 1, m] - ways[1][:, 2, m]
                 line["gain on start"] = flat[1].means.mean(axis=0)[m] - mean
@@ -74,9 +84,8 @@ def shown(line):
     """The comparison with full data, as people read it."""
     if pd.isna(line.get("to full", np.nan)):
         return "–", "–"
-    form = "{:+.3f} ({:+.3f} to {:+.3f})" if line["metric"] == "crossentropy" else "{:.0%} ({:.0%}–{:.0%})"
     return tuple(
-        form.format(line["to full"], line[f"low, {name}"], line[f"high, {name}"]) for name in ("distillations", "students")
+        as_text(line["metric"], line["to full"], line[f"low, {name}"], line[f"high, {name}"]) for name in ("distillations", "students")
     )
 
 

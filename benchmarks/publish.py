@@ -6,8 +6,9 @@
     python run_farzi.py -d amazon-magazine --data_path=datasets
     python benchmarks/publish.py --record_only report/amazon-magazine-SASRec
 
-The pictures are of report.html in a headless Chromium: its top, its strata in dark colours, how it looks on a phone, and the whole
-of it as it prints (report.pdf); without a Chromium the old ones stay, and this says so.
+The pictures are of report.html in a headless Chromium: its top, its strata in dark colours, and how it looks on a phone; without a
+Chromium the old ones stay, and this says so. The page itself and strata.csv are large and left out: `run_farzi.py --report FOLDER`
+makes them again from results.json and rows.npz.
 """
 
 import argparse
@@ -78,7 +79,6 @@ def take_pictures(page, record):
         shoot(browser, whole.as_uri(), record / "report-dark.png", 1280, 1240, dark)
         phone = framed(Path(folder) / "phone.html", page, 390, 1300, ["", "contenders-on-test", "cold-to-warm-items", "users-by-items"])
         shoot(browser, phone.as_uri(), record / "report-phone.png", 4 * 390 + 3 * 12, 1300)
-    shoot(browser, page.resolve().as_uri(), record / "report.pdf")
     return True
 
 
@@ -93,15 +93,12 @@ def framed(file, page, width, height, sections):
 
 
 def shoot(browser, address, target, width=1280, height=1500, *options):
-    """A screenshot of an address, or its print if the target is a PDF."""
-    what = ["--no-pdf-header-footer", f"--print-to-pdf={target.resolve()}"]
-    if target.suffix != ".pdf":
-        what = [f"--window-size={width},{height}", f"--screenshot={target.resolve()}"]
+    """A screenshot of an address."""
     with tempfile.TemporaryDirectory() as profile:
         command = [
             browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
             "--disable-background-networking", "--virtual-time-budget=15000", f"--user-data-dir={profile}",
-            "--allow-file-access-from-files", *options, *what, address,
+            "--allow-file-access-from-files", *options, f"--window-size={width},{height}", f"--screenshot={target.resolve()}", address,
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=600)
 
@@ -115,9 +112,8 @@ def main():
     results, rows = read_saved(source)
     record = ROOT / "results" / source.name
     record.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "rows.npz", "strata.csv", "comparisons.csv", "report.md"):
+    for name in ("results.json", "rows.npz", "comparisons.csv", "report.md"):
         shutil.copyfile(source / name, record / name)
-    (record / "results.csv").unlink(missing_ok=True)  # of an earlier version
     if not take_pictures(source / "report.html", record):
         print("no Chromium found: the pictures were not taken anew", file=sys.stderr)
     if given.record_only:

@@ -3,13 +3,14 @@
 import numpy as np
 import torch
 
+from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.sequences import Windows
 
 __all__ = ["generate_like", "generate_windows"]
 
 _AT_ONCE = 512  # histories
-_PREDICTED = 2**25  # numbers in their predictions of the next event
+_BYTES_OF_A_PREDICTION = 32  # of an item for a history: a 32-bit score, and a few 64-bit probabilities
 
 
 def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
@@ -70,7 +71,8 @@ def generate_like(teacher, sequences, counts, count, seed, tell=None):
     lengths = real.items.ne(0).sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)  # together with those of like length
     items = torch.zeros_like(real.items)
-    for chunk in order.split(max(1, min(_AT_ONCE, _PREDICTED // len(counts)))):
+    at_once = min(_AT_ONCE, rows_in_memory(items[:, :1], len(counts), SCORES_IN_MEMORY, _BYTES_OF_A_PREDICTION))
+    for chunk in order.split(at_once):
         longest = int(lengths[chunk[0]])
         written = generate_windows(
             teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), real.users[chunk]

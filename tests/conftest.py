@@ -161,3 +161,19 @@ def make_trainer(make_config, tiny_split):
         return FarziTrainer(config, ModelFactory(model_class, config, tiny_split.train.dataset)(config["seed"]))
 
     return make
+
+
+@pytest.fixture
+def teacher(make_config, tiny_split):
+    """A SASRec that was not trained and yet predicts some items far more than others."""
+    import torch
+
+    from recbole_farzi.models import without_dropout
+    from recbole_farzi.student import Student
+
+    config, model_class = make_config("SASRec")
+    torch.manual_seed(0)
+    model = without_dropout(model_class(config, tiny_split.train.dataset))
+    with torch.no_grad():
+        model.item_embedding.weight.mul_(20)  # predictions that are far from uniform
+    return Student(model.eval())

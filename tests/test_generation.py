@@ -10,16 +10,6 @@ from recbole_farzi.models import ModelFactory, without_dropout
 from recbole_farzi.student import Student
 
 
-@pytest.fixture
-def teacher(make_config, tiny_split):
-    config, model_class = make_config("SASRec")
-    torch.manual_seed(0)
-    model = without_dropout(model_class(config, tiny_split.train.dataset))
-    with torch.no_grad():
-        model.item_embedding.weight.mul_(20)  # predictions that are far from uniform
-    return Student(model.eval())
-
-
 def test_generated_histories_follow_the_teacher(teacher, tiny_split):
     """Each next event is drawn from the teacher's prediction: the mean of its log probability is what is expected."""
     windows = generate_windows(teacher, tiny_split.counts, 300, 9, True, seed=1)

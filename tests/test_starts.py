@@ -5,20 +5,8 @@ import pytest
 import torch
 
 from recbole_farzi.errors import DataError
-from recbole_farzi.models import without_dropout
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
-from recbole_farzi.student import Student
-
-
-@pytest.fixture
-def teacher(make_config, tiny_split):
-    config, model_class = make_config("SASRec")
-    torch.manual_seed(0)
-    model = without_dropout(model_class(config, tiny_split.train.dataset))
-    with torch.no_grad():
-        model.item_embedding.weight.mul_(20)  # predictions that are far from uniform
-    return Student(model.eval())
 
 
 @pytest.fixture

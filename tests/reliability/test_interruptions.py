@@ -15,6 +15,7 @@ STAGES = [  # what is being called when the signal comes, and what the line says
     (trainer, "check_writable", "while preparing the distillation"),
     (WindowTrainer, "fit", "while training model 1 of 1 of the pool, in epoch 1"),
     (trainer.FarziTrainer, "_choose_start", "while choosing the start"),
+    (trainer, "generate_like", "while the teacher writes histories"),
     (Distiller, "step", "while distilling, in outer step 1 of 3; saved up to step 0 in "),
     (experiment, "emit", "while writing the summary"),
     (experiment.Experiment, "contenders", "while comparing the contenders"),
