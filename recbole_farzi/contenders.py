@@ -17,7 +17,8 @@ import torch
 from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
 from recbole_farzi.checkpoints import check_same_data, checkpoint_config, read_checkpoint, restored
 from recbole_farzi.emission import summary_digest
-from recbole_farzi.errors import ModelError
+from recbole_farzi.errors import DataError, ModelError
+from recbole_farzi.memory import available
 from recbole_farzi.options import is_checkpoint
 from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
@@ -297,6 +298,7 @@ class ContenderFactory:
 
     @functools.cached_property
     def _importance(self):
+        self._check_room("what users have met takes", len(self.split.sequences) * self.split.vocabulary)
         return proxy_importance(
             self.split.sequences, self.split.vocabulary, self.config["seed"], self.config["device"]
         )
@@ -314,9 +316,10 @@ class ContenderFactory:
         size = events * (of_an_id + of_a_label)
 
         def run(seed, tell, state_file=None):
+            self._check_room("its labels take", events * likeliest * (4 if likeliest == items else 12))
             sample = self._chosen("random", events, seed)
             numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
-            round_labels(labels)  # to what their size counts
+            round_labels(labels.shares)  # to what their size counts
             trainer = LabelTrainer(self.config, self.factory(seed), ids, labels, self.traits)
             return trainer, timed_fit(trainer, self._windows(numbered, seed), self.split.valid, tell, state_file)
 
@@ -328,6 +331,12 @@ class ContenderFactory:
         )
         label = "teacher's labels" + (", same bytes" if same_bytes else "")
         return Contender(name, label, note, events, size, self.seeds, run, [events, likeliest, self.teacher_digest])
+
+    def _check_room(self, what, size):
+        """Refuse a contender that holds ``size`` bytes in main memory, and there are not so many."""
+        room = available(torch.device("cpu"))
+        if size > room:
+            raise DataError(f"{what} {size / 2**30:,.1f} GiB, and {room / 2**30:,.1f} are free")
 
     def _windows(self, sequences, seed):
         size = self.config["train_batch_size"]
@@ -353,7 +362,7 @@ def round_labels(labels):
     """In place: distributions that 16-bit floats hold up to a factor, which makes them sum to one again.
 
     Args:
-        labels: shape [n, V - 1]; a row of zeros stays one.
+        labels: shares of items, shape [n, k]; a row of zeros stays one.
     """
     for label in labels:  # one at a time: over a large vocabulary there is no room for all of them twice
         label.copy_((label / label.max().clamp_min(_SMALLEST)).half())

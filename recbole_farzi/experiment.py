@@ -18,7 +18,7 @@ from recbole_farzi.atomic import check_tokens
 from recbole_farzi.contenders import ContenderFactory, load_trained
 from recbole_farzi.data import Split, history_field, load_split, rows_checksum
 from recbole_farzi.emission import align, check_place, emit, load_summary, summary_digest
-from recbole_farzi.errors import DataError, OptionError, StorageError
+from recbole_farzi.errors import DataError, DivergenceError, OptionError, StorageError
 from recbole_farzi.evaluation import TrainingCounts, evaluate_by_strata
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import Options, is_checkpoint
@@ -149,7 +149,7 @@ class Experiment:
             for contender in contenders:
                 try:
                     runs = self._runs(contender, contender.seeds, bar)
-                except DataError as error:
+                except (DataError, DivergenceError) as error:
                     self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
                     continue
                 plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}

@@ -30,6 +30,7 @@ SOLE_CONTENDERS = ("full", "summary", "summary-passes", "start", "hard", "popula
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (8, 16, 32)
 INPUTS = ("generated", "real", "soft")
+MOST_WRITTEN = 4096  # windows
 UNROLLS = ("last", "random", "windows")
 OBJECTIVES = ("meta", "gradient", "trajectory")
 FACTORISATIONS = ("latent", "tucker")
@@ -108,6 +109,11 @@ class OuterOptions:
     def generated_windows(self):
         """Windows of a batch that a trained model wrote."""
         return round(self.generated * self.batch_size)
+
+    @property
+    def written(self):
+        """Windows that a trained model writes for all steps; they come again after that."""
+        return 0 if self.objective == "trajectory" else min(MOST_WRITTEN, self.generated_windows * self.steps)
 
 
 @dataclass(frozen=True)

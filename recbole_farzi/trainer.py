@@ -35,7 +35,6 @@ from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
 
-_MOST_GENERATED = 4096  # windows that the outer loss reads; they come again after that
 
 
 class FarziTrainer(RowTrainer):
@@ -277,7 +276,7 @@ class FarziTrainer(RowTrainer):
     def _generated_windows(self, sequences, counts, show_progress):
         """What the outer loss reads beside real histories, or None: a run that goes on has them written again, the same as before."""
         outer = self.options.outer
-        count = 0 if outer.objective == "trajectory" else min(_MOST_GENERATED, outer.generated_windows * outer.steps)
+        count = outer.written
         if count == 0:
             return None
         with interruptible(lambda: "while the teacher writes histories"), tqdm(

@@ -7,12 +7,14 @@ evaluator; what differs is the loss of a batch and where batches come from.
 import copy
 import logging
 import time
+from typing import NamedTuple, Optional
 
 import numpy as np
 import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
+from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.curves import Curves
 from recbole_farzi.errors import DataError, DivergenceError, StorageError
 from recbole_farzi.interactions import cut_rows, prefix_rows
@@ -29,6 +31,7 @@ from recbole_farzi.update_rules import torch_optimizer
 __all__ = [
     "DrawnTrainer",
     "LabelTrainer",
+    "Labels",
     "RowTrainer",
     "SummaryLoader",
     "SummaryTrainer",
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 
+_BYTES_OF_A_PREDICTION = 100  # of an item for a history: scores and shares, of each teacher and of their mean
 ROWS_PER_WINDOW = 8  # a batch of prefixes has this many for each window that a batch of windows would have
 
 
@@ -307,7 +311,7 @@ class LabelTrainer(WindowTrainer):
         config: RecBole's Config.
         model: RecBole's model.
         items: item of each event, shape [events + 1]; number 0 is padding.
-        labels: distribution over the items but padding for each event, shape [events + 1, V - 1].
+        labels: :class:`Labels` of the events.
         traits: :class:`recbole_farzi.student.ModelTraits`, if known.
     """
 
@@ -329,7 +333,30 @@ class LabelTrainer(WindowTrainer):
         else:
             histories, lengths, targets, rows = prefix_rows(numbers, student.length, last_only=True)
             scores = student.row_scores(self.items[histories], lengths, None if users is None else users[rows])
-        return soft_cross_entropy_dense(scores[:, 1 : student.vocabulary], self.labels[targets]).mean()
+        scores, labels = scores[:, 1 : student.vocabulary], self.labels.at(targets)
+        if labels.items is None:
+            return soft_cross_entropy_dense(scores, labels.shares).mean()
+        return (torch.logsumexp(scores, dim=1) - (labels.shares * scores.gather(1, labels.items)).sum(dim=1)).mean()
+
+
+class Labels(NamedTuple):
+    """Distributions over the items but padding, of numbered events.
+
+    Attributes:
+        shares: mass of each item, shape [events + 1, V - 1]; where labels are cut, of the k likeliest, [events + 1, k].
+        items: where they are cut, which those are, less one, shape [events + 1, k]; else None.
+    """
+
+    shares: torch.Tensor
+    items: Optional[torch.Tensor] = None
+
+    def at(self, events):
+        """Those of some events."""
+        return Labels(*(None if tensor is None else tensor[events] for tensor in self))
+
+    def to(self, device):
+        """The same on another device."""
+        return Labels(*(None if tensor is None else tensor.to(device) for tensor in self))
 
 
 def teacher_labels(teacher, sequences, likeliest, batch_size=512):
@@ -339,17 +366,20 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
         teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
         sequences: the histories, :class:`recbole_farzi.sequences.Sequences`.
         likeliest: items that a label keeps; the others get no mass.
-        batch_size: events predicted at once.
+        batch_size: events predicted at once, fewer where their scores take too much memory.
 
     Returns:
         ``(numbered, items, labels)``: the histories with the numbers of their events in place of items, and what
-        :class:`LabelTrainer` reads. The first event of a history has nothing before it; its label is never used.
+        :class:`LabelTrainer` reads, :class:`Labels` among it. The first event of a history has nothing before it; its label is never used.
     """
+    classes = teacher.vocabulary - 1
     items = torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.int64), *sequences.items]))
     ends = np.cumsum([len(history) for history in sequences.items])
     numbers = [np.arange(end - len(history), end) + 1 for history, end in zip(sequences.items, ends)]
     numbered = Sequences(list(zip(sequences.users, numbers)), sequences.length)
-    labels = torch.zeros(len(items), teacher.vocabulary - 1)
+    cut = likeliest < classes
+    labels = Labels(torch.zeros(len(items), min(likeliest, classes)), torch.zeros(len(items), likeliest, dtype=torch.int64) if cut else None)
+    batch_size = min(batch_size, rows_in_memory(items[None, :1], classes, SCORES_IN_MEMORY, _BYTES_OF_A_PREDICTION))
     predicted = np.concatenate([history[1:] for history in numbered.items])
     starts = np.repeat([history[0] for history in numbered.items], [len(history) - 1 for history in numbered.items])
     owners = np.repeat(sequences.users, [len(history) - 1 for history in numbered.items])
@@ -365,8 +395,10 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
             users = torch.from_numpy(owners[first : first + batch_size]).to(teacher.device)
             scores = teacher.row_scores(histories.to(teacher.device), lengths.to(teacher.device), users)
             scores = scores[:, 1 : teacher.vocabulary].cpu()
-            best, where = torch.softmax(scores, dim=1).topk(likeliest, dim=1)
-            labels[events] = torch.zeros_like(scores).scatter(1, where, best / best.sum(dim=1, keepdim=True))
+            shares = torch.softmax(scores, dim=1)
+            if cut:
+                shares, labels.items[events] = shares.topk(likeliest, dim=1)
+            labels.shares[events] = shares / shares.sum(dim=1, keepdim=True)
     return numbered, items, labels
 
 

@@ -21,7 +21,7 @@ from recbole_farzi.run import run_farzi
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
-from recbole_farzi.training import DrawnTrainer, LabelTrainer, WindowLoader, WindowTrainer, teacher_labels
+from recbole_farzi.training import DrawnTrainer, Labels, LabelTrainer, WindowLoader, WindowTrainer, teacher_labels
 
 EVERYTHING = [
     "full", "summary", "summary-passes", "start", "hard", "hard-0", "hard-1", "hard-20", "hard-bytes", "random", "head", "popular-items",
@@ -202,7 +202,7 @@ def test_labels_are_what_the_teacher_predicts_from_the_events_before(labelled):
             padded = torch.zeros(1, 10, dtype=torch.long)
             padded[0, : len(before)] = before
             scores = teacher.row_scores(padded, torch.tensor([len(before)])).detach()[0, 1:31]
-            torch.testing.assert_close(labels[numbers[t]], torch.softmax(scores, 0), rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(labels.shares[numbers[t]], torch.softmax(scores, 0), rtol=1e-4, atol=1e-6)
     assert seen == list(range(1, sequences.events + 1))
 
 
@@ -211,18 +211,29 @@ def test_labels_cut_to_the_likeliest_keep_their_order_and_add_up(labelled):
     _, _, whole = teacher_labels(teacher, sequences, 30)
     numbered, _, cut = teacher_labels(teacher, sequences, 4)
     used = np.concatenate([numbers[1:] for numbers in numbered.items])
-    assert ((cut[used] > 0).sum(dim=1) == 4).all()
-    torch.testing.assert_close(cut[used].sum(dim=1), torch.ones(len(used)))
-    assert (cut[used].argmax(dim=1) == whole[used].argmax(dim=1)).all()
+    assert whole.items is None and cut.shares.shape == cut.items.shape == (len(whole.shares), 4)
+    torch.testing.assert_close(cut.shares[used].sum(dim=1), torch.ones(len(used)))
+    likeliest = whole.shares[used].gather(1, cut.items[used])
+    torch.testing.assert_close(cut.shares[used], likeliest / likeliest.sum(dim=1, keepdim=True))
+    assert (likeliest.amin(dim=1) >= whole.shares[used].scatter(1, cut.items[used], 0.0).amax(dim=1)).all()
+
+
+def test_the_loss_against_cut_labels_is_that_against_the_same_ones_with_zeros(labelled):
+    config, factory, teacher, sequences = labelled
+    numbered, items, cut = teacher_labels(teacher, sequences, 4)
+    whole = Labels(torch.zeros(len(items), 30).scatter(1, cut.items, cut.shares))
+    windows = numbered.windows(np.random.default_rng(2))
+    losses = [LabelTrainer(config, factory(1, dropout=False), items, labels).label_loss(windows) for labels in (cut, whole)]
+    torch.testing.assert_close(*losses)
 
 
 def test_labels_of_one_item_are_the_ordinary_loss(labelled):
     """With all of a label's mass on the event itself, distillation is training on real windows."""
     config, factory, teacher, sequences = labelled
     numbered, items, labels = teacher_labels(teacher, sequences, 30)
-    certain = torch.zeros_like(labels)
+    certain = torch.zeros_like(labels.shares)
     certain[torch.arange(1, len(items)), items[1:] - 1] = 1.0
-    trainer = LabelTrainer(config, factory(1, dropout=False), items, certain)
+    trainer = LabelTrainer(config, factory(1, dropout=False), items, Labels(certain))
     windows, numbers = (s.windows(np.random.default_rng(2)) for s in (sequences, numbered))
     torch.testing.assert_close(trainer.label_loss(numbers), trainer.student.real_loss(windows))
 

@@ -64,7 +64,8 @@ def test_one_that_is_always_the_same_is_like_that_one(members, tiny_split):
     logits = [torch.log_softmax((s.latent @ s.decoder + s.bias)[..., 1:], dim=-1) for s in starts]
     assert torch.allclose(*logits, atol=1e-4)
     labels = [teacher_labels(teacher, tiny_split.sequences, 5)[2] for teacher in (one, ensemble)]
-    assert torch.allclose(*labels, atol=1e-6)
+    assert torch.equal(*(label.items for label in labels))
+    assert torch.allclose(*(label.shares for label in labels), atol=1e-6)
 
 
 def test_how_many_of_the_pool_teach(make_trainer, tiny_split):

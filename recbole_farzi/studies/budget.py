@@ -23,12 +23,14 @@ class Costs(NamedTuple):
 
     Attributes:
         setup: reading the data, measuring memory, making a start.
+        window: writing a history of the outer loss.
         step: an outer step.
         validation: training one student and evaluating it.
         pool: a teacher, once for each seed.
     """
 
     setup: float
+    window: float
     step: float
     validation: float
     pool: float
@@ -58,17 +60,20 @@ def step_options(options):
     return {**options, **_PROBED, "farzi_outer_steps": TIMED_STEPS, "farzi_eval_step": TIMED_STEPS}
 
 
-def measured(moments, pool_seconds):
+def measured(moments, pool_seconds, writing=0.0, written=0):
     """:class:`Costs` from the moments of a probe.
 
     Args:
         moments: seconds at its beginning, and after its validations at steps 0, PROBE_STEPS - 1 and PROBE_STEPS.
         pool_seconds: that building its pool took.
+        writing: seconds that writing histories took.
+        written: number of those.
     """
     begun, first, second, third = moments
     step = max((second - first) - (third - second), 0.0) / (PROBE_STEPS - 2)
     validation = max(third - second - step, 0.0)
-    return Costs(max(first - begun - validation, 0.0), step, validation, pool_seconds)
+    setup = max(first - begun - validation - writing, 0.0)
+    return Costs(setup, writing / max(written, 1), step, validation, pool_seconds)
 
 
 def dearest(costs):
@@ -86,7 +91,8 @@ def seconds_of(costs, outer, draws, students):
         students: students that are trained on test.
     """
     validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
-    return costs.setup + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
+    writing = outer.written * costs.window
+    return costs.setup + writing + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 
 
 def seconds_of_study(costs, trials, seeds, jobs):

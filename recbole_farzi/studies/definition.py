@@ -58,7 +58,8 @@ class Search:
         if own == 0:
             raise OptionError(f"{name} is tuned in multiples of its own value, which is 0")
         whole = isinstance(own, int)
-        return Search(values=tuple(round(own * value) if whole else float(f"{own * value:.4g}") for value in self.values))
+        values = (round(own * value) if whole else float(f"{own * value:.4g}") for value in self.values)
+        return Search(values=_distinct(values))  # multiples of small whole numbers coincide
 
     def thinned(self, count):
         """At most ``count`` of the values, evenly spread, the middle one if it is one."""
@@ -68,6 +69,14 @@ class Search:
             return replace(self, values=(self.values[len(self.values) // 2],))
         step = (len(self.values) - 1) / (count - 1)
         return replace(self, values=tuple(self.values[round(number * step)] for number in range(count)))
+
+
+def _distinct(values):
+    out = []
+    for value in values:
+        if value not in out:
+            out.append(value)
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -243,7 +252,7 @@ class _Reader:
         out = {}
         for option, where in self._options(given, "tune").items():
             if isinstance(where, list) and where:
-                out[option] = Search(values=tuple(where))
+                out[option] = Search(values=_distinct(where))
                 continue
             if isinstance(where, dict) and "times" in where:
                 values = where["times"]

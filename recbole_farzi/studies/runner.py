@@ -73,9 +73,11 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
         FarziError: whatever a user can mend, in one line, before any trial.
     """
     begun = time.perf_counter()
+    devices = visible_devices()  # before RecBole's Config hides all but one
     optuna_or_refuse()
     if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= 256:
         raise OptionError(f"--jobs {jobs!r} must be a whole number from 1 to 256")
+    budget = None if budget is None else str(budget)
     seconds = None if budget in (None, "tiny") or budget.isdecimal() else budgets.read_budget(budget)
     threads = max(1, torch.get_num_threads() // jobs)
     torch.set_num_threads(threads)  # of every process: a run's bits depend on it
@@ -86,7 +88,7 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
     board = _board(places, plan)
     found = write_outputs(places, plan, board)
     logging.getLogger().info(set_color("Study", "pink") + f": {plan['title']}; {plan['says']}")
-    workers = _start_workers(jobs, places, threads, deadline) if jobs > 1 else []
+    workers = _start_workers(jobs, places, threads, deadline, _devices_of(planner, devices)) if jobs > 1 else []
     bar = tqdm(
         total=found["total"], initial=found["done"], ncols=100, desc=set_color("Study      ", "pink"),
         disable=not planner.config["show_progress"], smoothing=0,
@@ -128,6 +130,7 @@ class _Planner:
             {**self.study.options, **overrides}, self.study.contenders,
         )  # fmt: skip
         self.overrides = overrides
+        self.given = {*overrides, *self.study.options, *(key for file in files for key in read_yaml(file))}
         self.config, _ = build_config(self.setting.model, self.setting.dataset, files, self.setting.options)
         data = "generated" if any("data" in p.options for p in self.study.points) else config["dataset"]
         name = f"{data}-{self.model_class.__name__}-{self.study.name}"
@@ -316,7 +319,7 @@ class _Planner:
         outcome, _ = self._probed(point, options, watch, afresh=True)  # what was interrupted says nothing of the time
         moments = watch.moments
         moments[0] += outcome["pool_seconds"]  # the teacher is no part of a trial
-        cost = budgets.measured(moments, outcome["pool_seconds"])
+        cost = budgets.measured(moments, outcome["pool_seconds"], outcome["writing_seconds"], outcome["written"])
         write_json(kept, list(cost))
         return cost
 
@@ -434,13 +437,28 @@ def _show(bar, found):
     bar.refresh()
 
 
-def _start_workers(jobs, places, threads, deadline):
+def visible_devices():
+    """Names of the CUDA devices that this process may use, as the variable ``CUDA_VISIBLE_DEVICES`` has them."""
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
+
+
+def _devices_of(planner, visible):
+    """Devices of the processes of ``--jobs``: those of RecBole's option ``gpu_id`` where it is given, or all that are visible."""
+    if not visible or planner.config["device"].type != "cuda":
+        return []
+    if "gpu_id" in planner.given:
+        return [name.strip() for name in str(planner.config["gpu_id"]).split(",")]
+    return visible
+
+
+def _start_workers(jobs, places, threads, deadline, devices):
     context = multiprocessing.get_context("spawn")
-    devices = torch.cuda.device_count()
     left = None if deadline is None else deadline - time.perf_counter()
     workers = [
         context.Process(
-            target=_worker, args=(str(places.state), threads, left, str(number % devices) if devices else None), daemon=True
+            target=_worker, args=(str(places.state), threads, left, devices[number % len(devices)] if devices else None), daemon=True
         )
         for number in range(jobs)
     ]

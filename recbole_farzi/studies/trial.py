@@ -144,6 +144,8 @@ def _distil(setting, options, folder, pools, final, tell):
             "distillation_seconds": history["seconds"],
             "step_seconds": trainer.step_seconds,
             "pool_seconds": pool.seconds,
+            "writing_seconds": trainer.writing_seconds,
+            "written": checked.outer.written,
         }
         if final:
             experiment.summary = summary
