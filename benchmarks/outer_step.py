@@ -81,7 +81,7 @@ def measure(what, block):
     if what == "step":
         distiller.step()
     else:
-        distiller._real_loss(params).backward()
+        distiller._outer_loss(params).backward()
     seconds = time.process_time() - begun
     return {"seconds": seconds, "bytes": peak(distiller.device) - before}
 

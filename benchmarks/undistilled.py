@@ -31,7 +31,7 @@ def start_on_validation(model, dataset, options, students):
         data, and the means.
     """
     given = {
-        "show_progress": False, "state": "ERROR", **options, "farzi_outer_steps": 0, "farzi_start_draws": 1,
+        "show_progress": False, "state": "ERROR", **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0,
         "farzi_eval_students": students,
     }  # fmt: skip
     config, model_class = build_config(model, dataset, (), given)

@@ -125,7 +125,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
 
         config["device"] = torch.device("cpu")
     metric = config["valid_metric"].lower()
-    plain = {own.__name__.lower() for own in OWN_METRICS}  # without a cut-off
+    plain = {"gauc", *(own.__name__.lower() for own in OWN_METRICS)}  # without a cut-off
     results = {m.lower() if m.lower() in plain else f"{m.lower()}@{k}" for m in config["metrics"] for k in config["topk"]}
     if metric not in results:
         raise OptionError(

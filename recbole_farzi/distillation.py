@@ -58,7 +58,7 @@ __all__ = ["Distiller", "OuterStep"]
 _DECODER, _BIAS = " decoder", " bias"  # among the parameters of a model, none of which is called so
 
 _LOSSES = {  # for people
-    "meta": "a loss on real events", "gradient": "a distance of gradients", "trajectory": "a distance of weights"
+    "meta": "a loss after the inner loop", "gradient": "a distance of gradients", "trajectory": "a distance of weights"
 }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class OuterStep:
     """What one outer step did.
 
     Attributes:
-        loss: of the objective: cross-entropy on real events after the window, in nats an event (``meta``), or the distance of
+        loss: of the objective: cross-entropy on the outer loss's events after the window, in nats an event (``meta``), or the distance of
             gradients or of weights.
         gradient_norm: norm of its gradient before clipping; NaN if the step was skipped.
         inner_step: how far the trajectory had come before the outer step.
@@ -97,7 +97,7 @@ class Distiller:
     Args:
         student: :class:`recbole_farzi.student.Student` that trains on the summary; its model's mode (dropout) is used as
             it is.
-        judge: the same architecture without dropout, for the loss on real events.
+        judge: the same architecture without dropout, for the outer loss.
         start: :class:`recbole_farzi.summary.Summary` to begin from.
         inner: :class:`recbole_farzi.options.InnerOptions`.
         outer: :class:`recbole_farzi.options.OuterOptions`.
@@ -214,7 +214,7 @@ class Distiller:
         return OuterStep(loss, norm, trajectory.step, what is not None, reduced)
 
     def _match_losses(self, trajectory, leaves):
-        """Train a trajectory for a window, and differentiate its loss on real events into the gradients of the leaves."""
+        """Train a trajectory for a window, and differentiate its outer loss into the gradients of the leaves."""
         _forget_gradients(leaves)
         ahead = self._first_window - trajectory.step
         if ahead > 0:

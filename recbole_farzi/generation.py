@@ -1,4 +1,4 @@
-"""Histories that a trained model writes: what summaries show as histories, and what their students are judged on beside real ones."""
+"""Histories that a trained model writes: what summaries show as histories, and what their students are judged on."""
 
 import numpy as np
 import torch
@@ -7,13 +7,13 @@ from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DivergenceError
 from recbole_farzi.sequences import Windows
 
-__all__ = ["generate_like", "generate_windows"]
+__all__ = ["bytes_at_once", "generate_like", "generate_windows", "histories_at_once"]
 
 _AT_ONCE = 512  # histories
-_BYTES_OF_A_PREDICTION = 32  # of an item for a history: a 32-bit score, and a few 64-bit probabilities
+_BYTES_OF_A_PREDICTION = 100  # of an item for a history: 32-bit scores of each teacher and their mean, and a few 64-bit probabilities
 
 
-def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
+def generate_windows(teacher, counts, count, length, repeats, seed, users=None, tell=None):
     """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
 
     Args:
@@ -24,6 +24,7 @@ def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
         repeats: an item may come twice in a history. Without, a new one is taken as long as there are any.
         seed: of the draws.
         users: whose histories they are, for models that read users, shape [count]; None: the average user's.
+        tell: called with the number of histories that there are so far; None: nobody is told.
 
     Returns:
         Item ids, shape [count, length], on the CPU.
@@ -34,22 +35,44 @@ def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
     generator = torch.Generator().manual_seed(seed)
     popularity = torch.as_tensor(np.asarray(counts), dtype=torch.float64).clone()
     popularity[0] = 0.0
-    windows = torch.multinomial(popularity, count, replacement=True, generator=generator).unsqueeze(1)
-    users = None if users is None else users.to(teacher.device)
+    at_once = histories_at_once(len(counts))
     teacher.eval()
-    with torch.no_grad():
+    out = []
+    for first in range(0, count, at_once):
+        size = min(at_once, count - first)
+        windows = torch.multinomial(popularity, size, replacement=True, generator=generator).unsqueeze(1)
+        whose = None if users is None else users[first : first + size].to(teacher.device)
         for _ in range(1, length):
-            read = windows[:, -teacher.length :].to(teacher.device)
-            lengths = torch.full((count,), read.shape[1], device=teacher.device)
-            expected = torch.softmax(teacher.row_scores(read, lengths, users)[:, : teacher.vocabulary].double().cpu(), dim=1)
-            expected[:, 0] = 0.0
-            if not repeats:
-                new = expected.scatter(1, windows, 0.0)
-                expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
-            if not (expected.sum(dim=1) > 0.0).all():
-                raise DivergenceError("the teacher's predictions are not finite, or of padding alone; a smaller learning_rate may help")
-            windows = torch.cat([windows, torch.multinomial(expected, 1, generator=generator)], dim=1)
-    return windows
+            windows = torch.cat([windows, _next_events(teacher, windows, whose, repeats, generator)], dim=1)
+        out.append(windows)
+        if tell is not None:
+            tell(first + size)
+    return torch.cat(out)
+
+
+def histories_at_once(vocabulary):
+    """Of how many histories the next event is predicted at a time, so that it takes 256 MiB at the most."""
+    return min(_AT_ONCE, rows_in_memory(torch.empty(0, 1), vocabulary, SCORES_IN_MEMORY, _BYTES_OF_A_PREDICTION))
+
+
+def bytes_at_once(vocabulary):
+    """What that takes."""
+    return histories_at_once(vocabulary) * vocabulary * _BYTES_OF_A_PREDICTION
+
+
+@torch.no_grad()
+def _next_events(teacher, windows, users, repeats, generator):
+    """A draw from what the teacher predicts after each history, shape [n, 1]."""
+    read = windows[:, -teacher.length :].to(teacher.device)
+    lengths = torch.full((len(windows),), read.shape[1], device=teacher.device)
+    expected = torch.softmax(teacher.row_scores(read, lengths, users)[:, : teacher.vocabulary].double().cpu(), dim=1)
+    expected[:, 0] = 0.0
+    if not repeats:
+        new = expected.scatter(1, windows, 0.0)
+        expected = torch.where(new.sum(dim=1, keepdim=True) > 0.0, new, expected)
+    if not (expected.sum(dim=1) > 0.0).all():
+        raise DivergenceError("the teacher's predictions are not finite, or of padding alone; a smaller learning_rate may help")
+    return torch.multinomial(expected, 1, generator=generator)
 
 
 def generate_like(teacher, sequences, counts, count, seed, tell=None):
@@ -71,8 +94,7 @@ def generate_like(teacher, sequences, counts, count, seed, tell=None):
     lengths = real.items.ne(0).sum(dim=1)
     order = torch.argsort(lengths, descending=True, stable=True)  # together with those of like length
     items = torch.zeros_like(real.items)
-    at_once = min(_AT_ONCE, rows_in_memory(items[:, :1], len(counts), SCORES_IN_MEMORY, _BYTES_OF_A_PREDICTION))
-    for chunk in order.split(at_once):
+    for chunk in order.split(histories_at_once(len(counts))):
         longest = int(lengths[chunk[0]])
         written = generate_windows(
             teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), real.users[chunk]

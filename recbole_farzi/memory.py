@@ -24,7 +24,9 @@ from torch.utils._pytree import tree_leaves
 from recbole_farzi.adjoint import Adam, StoreAll, unroll
 from recbole_farzi.blockwise import SCORES_IN_MEMORY
 from recbole_farzi.errors import OptionError
+from recbole_farzi.generation import bytes_at_once
 from recbole_farzi.soft_events import WHOLE_EVENTS, LatentEvents
+from recbole_farzi.training import ROWS_PER_WINDOW
 from recbole_farzi.update_rules import differentiable_rule
 
 __all__ = ["Costs", "PeakBytes", "Plan", "available", "check_model", "check_plan", "is_out_of_memory", "measure", "needed", "plan", "stored_states"]
@@ -81,7 +83,7 @@ class Costs:
 
     Attributes:
         inner: of an inner step and its products, by synthetic sequences.
-        outer: of the loss of real windows and its gradient, by windows.
+        outer: of the loss of windows and its gradient, by windows.
     """
 
     inner: tuple
@@ -100,13 +102,15 @@ class Plan:
         latent_dim: d.
         window: W, inner steps that are differentiated.
         trajectories: inner trajectories in flight.
-        outer_block: real windows whose scores exist at a time.
+        outer_block: windows of the outer loss whose scores exist at a time.
         sequences, inner_batch_size, checkpoint_every: options ``farzi_...``.
         train_batch_size, eval_batch_size: RecBole's options.
         kept: models of the pool that are in memory while the summary is distilled: teachers, and snapshots where they are used.
         rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
         by_blocks: the inner loop reads soft events in blocks of items, so that ``P`` never exists.
         from_teacher: the start is factorised from a teacher's predictions; others are made without ``P``.
+        writes: the teacher writes histories.
+        rows_per_window: that a model has in a batch of training on real events: more than one if it cannot read all positions at once.
     """
 
     vocabulary: int
@@ -126,6 +130,8 @@ class Plan:
     rows: int = 1
     by_blocks: bool = False
     from_teacher: bool = True
+    writes: bool = False
+    rows_per_window: int = 1
 
 
 def plan(config, options, student):
@@ -156,6 +162,8 @@ def plan(config, options, student):
         rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
         by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
         from_teacher=summary.start == "teacher",
+        writes=summary.inputs == "generated" or outer.written > 0,
+        rows_per_window=1 if student.traits.causal else ROWS_PER_WINDOW,
     )
 
 
@@ -274,7 +282,8 @@ def _peak(function, device):
 def needed(plan, costs):
     """Bytes that a plan takes at its most in each stage: ``{stage: bytes}``.
 
-    ``the start`` is factorised from the logits of all soft events if a teacher predicts it; ``distillation`` holds the models' states, the soft events with
+    ``the start`` is made in main memory: it is factorised from the logits of all soft events if a teacher predicts it, and what the
+    teacher writes is drawn there; ``distillation`` holds the models' states, the soft events with
     their gradients (what they are made of, where they are read in blocks), and either an inner step with its products or an outer
     loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
     """
@@ -286,13 +295,14 @@ def needed(plan, costs):
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
     factorised = _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY)
+    written = bytes_at_once(plan.vocabulary) if plan.writes else 0
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
     kept = plan.kept * plan.parameters * _REAL
     return {
-        "the start": kept + (factorised if plan.from_teacher else 0) + 6 * summary + decomposition,
+        "the start": kept + max(written, (factorised if plan.from_teacher else 0) + 6 * summary + decomposition),
         # logits, P and the gradients of both; Z and M, their gradients, Adam's two moments, the running mean and the best
         "distillation": kept + states + 4 * whole + 6 * summary + max(inner, outer),
-        "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size),
+        "training": kept + 2 * state + _of(costs.outer, plan.train_batch_size * plan.rows_per_window),
         "evaluation": kept + state + _EVALUATION * plan.eval_batch_size * plan.rows * plan.vocabulary * _REAL,
     }
 
@@ -332,23 +342,26 @@ _LOWERED = {
 }
 
 
-def check_plan(plan, costs, room):
+def check_plan(plan, costs, room, main=None):
     """Refuse a plan that takes more memory than there is, and name the nearest that fits.
 
     Args:
         plan: :class:`Plan`.
         costs: :class:`Costs`.
-        room: bytes, as :func:`available` gives them.
+        room: bytes of the device, as :func:`available` gives them.
+        main: bytes of main memory; None: as many.
 
     Raises:
         OptionError: in one line, with what to change.
     """
-    stages = needed(plan, costs)
-    stage = max(stages, key=stages.get)
-    if stages[stage] <= room:
+    rooms = {"the start": room if main is None else main}
+    over = {stage: size - rooms.get(stage, room) for stage, size in needed(plan, costs).items()}
+    stage = max(over, key=over.get)
+    if over[stage] <= 0:
         return
-    fitting = _nearest(plan, costs, room)
-    says = f"this plan would take about {_gib(stages[stage])} in {stage}, and {_gib(room)} are free"
+    room_there = rooms.get(stage, room)
+    fitting = _nearest(plan, costs, lambda stage: rooms.get(stage, room))
+    says = f"this plan would take about {_gib(over[stage] + room_there)} in {stage}, and {_gib(room_there)} are free"
     if fitting is None:
         raise OptionError(
             f"{says}; nothing that could be lowered makes it fit: take a smaller model, fewer items"
@@ -361,7 +374,7 @@ def _nearest(plan, costs, room):
     """The plan with as little lowered as makes it fit, by a greedy search; None if nothing does."""
 
     def over(candidate):
-        return {stage: size for stage, size in needed(candidate, costs).items() if size > room}
+        return {stage: size for stage, size in needed(candidate, costs).items() if size > room(stage)}
 
     first = plan
     if "distillation" in over(plan) and plan.checkpoint_every != -1:

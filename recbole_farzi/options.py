@@ -31,6 +31,7 @@ PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", 
 BITS = (8, 16, 32)
 INPUTS = ("generated", "real", "soft")
 MOST_WRITTEN = 4096  # windows
+_CANDIDATES = 1024
 UNROLLS = ("last", "random", "windows")
 OBJECTIVES = ("meta", "gradient", "trajectory")
 FACTORISATIONS = ("latent", "tucker")
@@ -51,11 +52,17 @@ class SummaryOptions:
     temperature: float
     start: str
     start_draws: int
+    start_covering: int
     own_item: float
     bits: int
     inputs: str
     factorisation: str
     tucker_ranks: Optional[tuple]  # (r1, r2), where the factorisation is Tucker's
+
+    @property
+    def candidates(self):
+        """Histories of which the covering draws of the start choose."""
+        return max(_CANDIDATES, 4 * self.sequences) if self.start_covering else 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,7 @@ def read_options(config):
         temperature=read.number("farzi_temperature", above=0.0),
         start=read.choice("farzi_start", STARTS),
         start_draws=read.integer("farzi_start_draws", at_least=1),
+        start_covering=read.integer("farzi_start_covering", at_least=0),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
         inputs=read.choice("farzi_inputs", INPUTS),
@@ -275,9 +283,13 @@ def read_options(config):
 
 
 def _check_objective(outer, pool, read):
-    if outer.objective != "meta" and outer.unroll == "random":
+    if outer.generated > 0 and outer.generated_windows == 0:
         raise OptionError(
-            f"farzi_unroll=random says which steps of an inner loop are differentiated, for farzi_objective=meta; with "
+            f"farzi_outer_generated={outer.generated} of farzi_outer_batch_size={outer.batch_size} windows is not one: give more, or 0"
+        )
+    if outer.objective != "meta" and outer.unroll != "windows":
+        raise OptionError(
+            f"farzi_unroll={outer.unroll} says which steps of an inner loop are differentiated, for farzi_objective=meta; with "
             f"farzi_objective={outer.objective} leave it at windows"
         )
     if outer.objective != "trajectory":
@@ -485,7 +497,7 @@ class _Reader:
         if self.config["farzi_full_data"] != "windows":
             raise OptionError("farzi_positions=every needs farzi_full_data=windows: RecBole's rows have one target each")
         if self.config["farzi_outer_generated"] > 0.0:
-            raise OptionError("farzi_positions=every needs farzi_outer_generated=0: sentences are not generated")
+            raise OptionError("farzi_positions=every needs farzi_outer_generated=0: what a model writes runs through the text and is no sentence")
 
     def check_ranks_all(self):
         mode = self.config["eval_args"]["mode"]

@@ -53,7 +53,7 @@ class Recovery:
         Args:
             step: its number, from 0 on.
             what: what was not finite, in words.
-            training: whether the inner training or its loss on real events was bad, not the meta-gradient alone.
+            training: whether the inner training or the outer loss was bad, not the meta-gradient alone.
 
         Returns:
             A line on what was reduced, or None if nothing was.

@@ -13,7 +13,7 @@ from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise
 from recbole_farzi.summary import Summary
 
-__all__ = ["random_start", "spectral_start", "teacher_start", "pick_windows"]
+__all__ = ["covering_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
 
 
 def pick_windows(sequences, count, length, rng):
@@ -44,6 +44,41 @@ def pick_windows(sequences, count, length, rng):
         start = int(rng.integers(0, max(len(items) - length, 0) + 1))
         row[:] = np.resize(items[start : start + length], length)
     return torch.from_numpy(windows)
+
+
+def covering_windows(candidates, counts, count):
+    """Of many histories those that together show the largest share of the real events: greedy maximum coverage.
+
+    An item that is read in a chosen history, its last event left out, which is never read as history, counts with its
+    occurrences in the real data. Greedy choices reach at least 1 - 1/e of the largest share (Nemhauser, Wolsey and Fisher, "An
+    analysis of approximations for maximizing submodular set functions", 1978). Where nothing is left to cover it begins anew.
+
+    Args:
+        candidates: item ids, shape [n, xi].
+        counts: occurrences of each item in the real data, shape [V].
+        count: histories to choose, at most n.
+
+    Returns:
+        Item ids, shape [count, xi].
+    """
+    read = candidates[:, : max(candidates.shape[1] - 1, 1)].numpy()
+    order = np.argsort(read, axis=1, kind="stable")
+    ordered = np.take_along_axis(read, order, axis=1)
+    new = np.ones(read.shape, dtype=bool)  # the first time in its history
+    np.put_along_axis(new, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], axis=1)
+    weights = np.asarray(counts, dtype=np.float64).copy()
+    weights[0] = 0.0
+    free, left, chosen = np.ones(len(read), dtype=bool), weights.copy(), []
+    for _ in range(count):
+        gains = np.where(free, (left[read] * new).sum(axis=1), -1.0)
+        if not gains.max() > 0.0:
+            left = weights.copy()
+            gains = np.where(free, (left[read] * new).sum(axis=1), -1.0)
+        best = int(gains.argmax())
+        chosen.append(best)
+        free[best] = False
+        left[read[best]] = 0.0
+    return candidates[chosen]
 
 
 def random_start(sequences, length, latent_dim, vocabulary, temperature, seed):

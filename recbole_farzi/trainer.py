@@ -26,7 +26,7 @@ from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
 from recbole_farzi.sequences import batch_order
 from recbole_farzi.soft_events import rows_of
-from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.starts import covering_windows, pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.summary import Summary
@@ -34,7 +34,6 @@ from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
-
 
 
 class FarziTrainer(RowTrainer):
@@ -59,6 +58,7 @@ class FarziTrainer(RowTrainer):
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
         history: losses and validations of the run, plain values.
         step_seconds: processor time that its outer steps took, validations left out.
+        writing_seconds: that the teacher took to write histories for the outer loss.
         identity: :class:`recbole_farzi.provenance.Identity` of the run, once :meth:`fit` has begun.
 
     Raises:
@@ -73,13 +73,25 @@ class FarziTrainer(RowTrainer):
         self.inner = self.options.inner
         self._read_as(Student(model, config=config))
         check_twice_differentiable(self.student)
+        self._check_that_the_teacher_can_write()
         self.factory = None
         self.pool = None
         self.start = None
+        self._candidates = None
         self.summary = None
         self.history = {}
         self.step_seconds = 0.0
+        self.writing_seconds = 0.0
         self.identity = None
+
+    def _check_that_the_teacher_can_write(self):
+        """A model that scores one item at a time would need as many calls for an event as there are items."""
+        wanted = {"farzi_inputs": self.options.summary.inputs == "generated", "farzi_outer_generated": self.options.outer.generated > 0}
+        if not self.student.traits.ranks and any(wanted.values()):
+            raise OptionError(
+                f"{type(self.model).__name__} scores one item at a time (it has no full_sort_predict), so that it cannot write histories: "
+                "set farzi_inputs=real and farzi_outer_generated=0, and farzi_outer_teacher=0"
+            )
 
     def fit(
         self, train_data, valid_data=None, verbose=True, saved=True, show_progress=False, callback_fn=None
@@ -123,7 +135,7 @@ class FarziTrainer(RowTrainer):
             raise OptionError("farzi_kernels=compiled: so many soft events are read in blocks of items, which cannot be compiled; choose eager")
         latent_dim = options.summary.latent_dim if plan.by_blocks else None
         costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher, latent_dim)
-        memory.check_plan(plan, costs, memory.available(self.device))
+        memory.check_plan(plan, costs, memory.available(self.device), memory.available(torch.device("cpu")))
         self.pool = build_pool(
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
@@ -132,6 +144,7 @@ class FarziTrainer(RowTrainer):
         with interruptible(lambda: "while choosing the start"):
             choice = directory / f"start-{fingerprint}.json" if saved else None
             self.start = self._choose_start(sequences, counts, valid_data, choice)
+        self._candidates = None
         distiller = Distiller(
             student,
             judge,
@@ -157,7 +170,7 @@ class FarziTrainer(RowTrainer):
         }
         self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
         if not record["finished"]:
-            distiller.generated = self._generated_windows(sequences, counts, show_progress)
+            distiller.generated = self._generated_windows(distiller.teacher, sequences, counts, show_progress)
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         self.step_seconds = record["step_seconds"]
         best = record["best"]
@@ -220,9 +233,10 @@ class FarziTrainer(RowTrainer):
         return summary.rounded(self.options.summary.bits)
 
     def _choose_start(self, sequences, counts, valid_data, choice):
-        """The best on validation of a few starts, on other real histories each; which one it was is kept in the file ``choice``."""
-        draws = self.options.summary.start_draws
-        if valid_data is None or draws == 1 or self.options.summary.start == "random":
+        """The best on validation of a few starts, on other histories each; which one it was is kept in the file ``choice``."""
+        options = self.options.summary
+        draws = options.start_draws + options.start_covering
+        if valid_data is None or draws == 1 or options.start == "random":
             return self._make_start(sequences, counts, 0)
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
             with contextlib.suppress(StorageError, KeyError, TypeError, ValueError):
@@ -236,7 +250,8 @@ class FarziTrainer(RowTrainer):
                 scores.append(self._score(self._make_start(sequences, counts, draw), valid_data)[1])
             except DivergenceError:
                 scores.append(-np.inf if self.valid_metric_bigger else np.inf)
-            self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}, valid {scores[-1]:.4f}")
+            covering = ", covering" if draw >= options.start_draws else ""
+            self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}{covering}, valid {scores[-1]:.4f}")
         best = self._best_of(scores)
         if choice is not None:
             write_json(choice, {"draw": best, "scores": [float(score) for score in scores]})
@@ -254,12 +269,8 @@ class FarziTrainer(RowTrainer):
 
     def _start_of_draw(self, sequences, counts, draw):
         options, seed = self.options.summary, self.config["seed"]
-        rng = np.random.default_rng([seed, 3, draw])
-        if options.inputs == "generated":
-            teacher, writer = self.teacher(last_only=True), int(rng.integers(2**31))
-            windows = generate_windows(teacher, counts, options.sequences, options.length, sequences.repeats, writer)
-        else:
-            windows = pick_windows(sequences.running(), options.sequences, options.length, rng)
+        teacher = self.teacher(last_only=True) if options.inputs == "generated" or options.start == "teacher" else None
+        windows = self._histories(sequences, counts, draw, teacher)
         if options.start == "random":
             start = random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
@@ -267,23 +278,40 @@ class FarziTrainer(RowTrainer):
         elif options.start == "spectral":
             start = spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
         else:
-            teacher = self.teacher(last_only=True)
             start = teacher_start(
                 windows, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
             )
         return start if options.inputs == "soft" else replace(start, inputs=windows)
 
-    def _generated_windows(self, sequences, counts, show_progress):
-        """What the outer loss reads beside real histories, or None: a run that goes on has them written again, the same as before."""
-        outer = self.options.outer
-        count = outer.written
+    def _histories(self, sequences, counts, draw, teacher):
+        """Of a draw of the start, item ids, shape [mu, xi]: as they come, or, of the last draws, chosen from half of many."""
+        options = self.options.summary
+        rng = np.random.default_rng([self.config["seed"], 3, draw])
+        if draw < options.start_draws:
+            return self._some_histories(sequences, counts, options.sequences, sequences.repeats, rng, teacher)
+        if self._candidates is None:
+            many = np.random.default_rng([self.config["seed"], 8])
+            self._candidates = self._some_histories(sequences, counts, options.candidates, False, many, teacher)
+        half = rng.permutation(len(self._candidates))[: len(self._candidates) // 2]
+        return covering_windows(self._candidates[half], counts, options.sequences)
+
+    def _some_histories(self, sequences, counts, count, repeats, rng, teacher):
+        options = self.options.summary
+        if options.inputs == "generated":
+            return generate_windows(teacher, counts, count, options.length, repeats, int(rng.integers(2**31)))
+        return pick_windows(sequences.running(), count, options.length, rng)
+
+    def _generated_windows(self, teacher, sequences, counts, show_progress):
+        """What the outer loss reads in place of real histories, or None: a run that goes on has them written again, the same as before."""
+        count, begun = self.options.outer.written, time.perf_counter()
         if count == 0:
             return None
         with interruptible(lambda: "while the teacher writes histories"), tqdm(
             total=count, ncols=100, desc=set_color("Write      ", "pink"), disable=not show_progress
         ) as bar:
-            teacher = self.teacher(last_only=True)
-            return generate_like(teacher, sequences, counts, count, self.config["seed"], lambda done: bar.update(done - bar.n))
+            written = generate_like(teacher, sequences, counts, count, self.config["seed"], lambda done: bar.update(done - bar.n))
+        self.writing_seconds = time.perf_counter() - begun
+        return written
 
     def teacher(self, last_only=False):
         """The best models of the pool: a :class:`recbole_farzi.student.Student`, or of several an
@@ -292,6 +320,7 @@ class FarziTrainer(RowTrainer):
         for state in self.pool.models:
             model = self.factory(self.config["seed"], dropout=False)
             model.load_state_dict(state)
+            model.eval()  # some of RecBole's models compute otherwise in training, without any dropout
             members.append(Student(model, self.student.traits, last_only=last_only))
         return members[0] if len(members) == 1 else Ensemble(members)
 
@@ -420,7 +449,10 @@ class FarziTrainer(RowTrainer):
             self.train_student(summary, self._student_seed(number))
             results.append(super().evaluate(valid_data, load_best_model=False))
         result = {key: float(np.mean([r[key] for r in results])) for key in results[0]}
-        return result, calculate_valid_score(result, self.valid_metric)
+        score = calculate_valid_score(result, self.valid_metric)
+        if not np.isfinite(score):
+            raise DivergenceError(f"a student's {self.valid_metric} on validation is {score}; {self._remedy} may help")
+        return result, score
 
     def _resume(self, distiller, checkpoint):
         if checkpoint is None or not checkpoint.is_file() or self.config["farzi_fresh"]:

@@ -110,6 +110,7 @@ def tiny_options():
         "farzi_sequences": 4,
         "farzi_latent_dim": 3,
         "farzi_start_draws": 2,
+        "farzi_start_covering": 0,
         "farzi_inner_steps": 6,
         "farzi_inner_batch_size": 2,
         "farzi_unroll": "windows",

@@ -97,6 +97,7 @@ def test_a_summary_may_be_as_long_as_the_model_reads_and_its_target(make_config,
 WHOLE = {
     "farzi_sequences": 1, "farzi_length": 3, "farzi_latent_dim": 1, "farzi_inner_steps": 1, "farzi_inner_batch_size": 1,
     "farzi_start_draws": 1,
+    "farzi_start_covering": 0,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
     "farzi_stopping_step": 1, "farzi_student_steps": 1, "farzi_student_eval_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1,

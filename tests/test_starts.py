@@ -1,12 +1,14 @@
 """Where distillation starts."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from recbole_farzi.errors import DataError
 from recbole_farzi.sequences import Sequences
-from recbole_farzi.starts import pick_windows, random_start, spectral_start, teacher_start
+from recbole_farzi.starts import covering_windows, pick_windows, random_start, spectral_start, teacher_start
 
 
 @pytest.fixture
@@ -28,6 +30,29 @@ def test_short_histories_are_repeated_and_none_is_refused():
     assert windows.tolist() == [[3, 4, 5, 3, 4], [6, 6, 6, 6, 6]]
     with pytest.raises(DataError, match="nothing to distil"):
         pick_windows(Sequences([], length=10), 2, 5, np.random.default_rng(0))
+
+
+def test_covering_windows_are_the_greedy_choice():
+    """Occurrences of items 1 to 6; the last event is not read as history."""
+    counts = np.array([99, 10, 8, 5, 4, 2, 1])
+    candidates = torch.tensor([[1, 1, 2], [1, 3, 6], [2, 4, 1], [5, 6, 1], [2, 2, 3]])  # worth 10, 15, 12, 3, 8
+    assert covering_windows(candidates, counts, 1).tolist() == [[1, 3, 6]]
+    assert covering_windows(candidates, counts, 2).tolist() == [[1, 3, 6], [2, 4, 1]]
+    # the third covers what is left, 5 and 6; then all is covered, and the rest is chosen anew
+    assert covering_windows(candidates, counts, 5).tolist() == candidates[[1, 2, 3, 0, 4]].tolist()
+
+
+def test_covering_windows_cover_as_much_as_any_choice_could_nearly():
+    rng = np.random.default_rng(0)
+    counts, candidates = rng.integers(1, 50, 41), torch.from_numpy(rng.integers(1, 41, (12, 6)))
+
+    def share(windows):
+        return counts[np.unique(np.asarray(windows)[:, :-1])].sum()
+
+    best = max(share(candidates[list(choice)]) for choice in itertools.combinations(range(12), 3))
+    found = covering_windows(candidates, counts, 3)
+    assert (1 - 1 / np.e) * best < share(candidates[:3]) < share(found) <= best
+    assert {tuple(row) for row in found.tolist()} <= {tuple(row) for row in candidates.tolist()}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])

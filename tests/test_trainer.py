@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recbole.trainer import Trainer
@@ -11,6 +12,7 @@ import recbole_farzi
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.trainer import FarziTrainer
+from recbole_farzi.training import RowTrainer
 
 
 def equal(one, other):
@@ -49,9 +51,33 @@ def test_the_best_summary_on_validation_is_kept(make_trainer, tiny_split):
     assert again == pytest.approx(by_step[best])
 
 
+@pytest.mark.parametrize("inputs", ["generated", "real"])
+def test_covering_draws_show_more_of_the_items_and_leave_the_others_as_they_are(make_trainer, tiny_split, inputs):
+    def histories(draws, covering):
+        trainer = make_trainer(farzi_start_draws=draws, farzi_start_covering=covering, farzi_inputs=inputs, farzi_sequences=2, farzi_outer_steps=0)
+        trainer.fit(tiny_split.train)
+        found = [trainer._make_start(tiny_split.sequences, tiny_split.counts, draw).inputs for draw in range(draws + covering)]
+        return found, [tiny_split.counts[np.unique(windows[:, :-1])].sum() for windows in found]
+
+    plain, of_plain = histories(3, 0)
+    both, of_both = histories(3, 3)
+    assert all(map(torch.equal, plain, both)) and of_plain == of_both[:3]
+    assert min(of_both[3:]) > max(of_plain)
+    assert not torch.equal(both[3], both[4])
+
+
+def test_a_start_whose_score_is_no_number_is_not_the_best(make_trainer, tiny_split, monkeypatch):
+    trainer = make_trainer(farzi_start_draws=2, farzi_eval_students=1, farzi_outer_steps=0)
+    trainer.fit(tiny_split.train)
+    original, scores = RowTrainer.evaluate, iter([float("nan"), 5.0])
+    monkeypatch.setattr(RowTrainer, "evaluate", lambda self, *a, **k: {**original(self, *a, **k), "crossentropy": next(scores)})
+    start = trainer._choose_start(tiny_split.sequences, tiny_split.counts, tiny_split.valid, None)
+    assert equal(start, trainer._make_start(tiny_split.sequences, tiny_split.counts, 1))
+
+
 @pytest.mark.parametrize("metric", ["CrossEntropy", "NDCG@10"])  # one that falls as it gets better, one that rises
 def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny_split, monkeypatch, metric):
-    options = {"farzi_start_draws": 4, "valid_metric": metric, "farzi_outer_steps": 0}
+    options = {"farzi_start_draws": 2, "farzi_start_covering": 2, "valid_metric": metric, "farzi_outer_steps": 0}
     trainer = make_trainer(**options)
     scores, original = [], FarziTrainer._score
 

@@ -264,8 +264,8 @@ def _distillation(report, canvas):
     better = "less" if metric in report.smaller_is_better else "more"
     cards = canvas.place(
         figures.loss_figure(report),
-        "Outer loss (nats)",
-        "Loss on real sequences after training on the summary: dots, each outer step; line, their running median.",
+        "Outer loss",
+        "What distillation lowers, by default a loss in nats after training on the summary: dots, each outer step; line, their running median.",
     ) + canvas.place(
         figures.validation_figure(report),
         f"{_named(metric)} on validation",

@@ -15,7 +15,7 @@ __all__ = ["Costs", "PROBE_STEPS", "choose", "seconds_of", "seconds_of_study", "
 
 PROBE_STEPS = 4
 TIMED_STEPS = 8
-_PROBED = {"farzi_outer_steps": PROBE_STEPS, "farzi_eval_step": PROBE_STEPS - 1, "farzi_eval_students": 1, "farzi_start_draws": 1}
+_PROBED = {"farzi_outer_steps": PROBE_STEPS, "farzi_eval_step": PROBE_STEPS - 1, "farzi_eval_students": 1, "farzi_start_draws": 1, "farzi_start_covering": 0}
 
 
 class Costs(NamedTuple):
@@ -81,17 +81,18 @@ def dearest(costs):
     return Costs(*(max(parts) for parts in zip(*costs)))
 
 
-def seconds_of(costs, outer, draws, students):
+def seconds_of(costs, outer, summary, students):
     """What one trial takes.
 
     Args:
         costs: :class:`Costs`.
         outer: :class:`recbole_farzi.options.OuterOptions` of the trial.
-        draws: starts that are tried.
+        summary: its :class:`recbole_farzi.options.SummaryOptions`.
         students: students that are trained on test.
     """
     validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
-    writing = outer.written * costs.window
+    draws = summary.start_draws + summary.start_covering
+    writing = (outer.written + summary.candidates) * costs.window
     return costs.setup + writing + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 
 

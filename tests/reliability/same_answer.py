@@ -29,6 +29,7 @@ ML_100K = {
     "epochs": 2, "show_progress": False, "state": "ERROR", "use_gpu": False, "farzi_inner_steps": 20, "farzi_window": 10,
     "farzi_outer_steps": 3, "farzi_eval_step": 3, "farzi_eval_students": 1, "farzi_pool_models": 1, "farzi_pool_snapshots": [1],
     "farzi_start_draws": 1,
+    "farzi_start_covering": 1,
 }  # fmt: skip
 
 

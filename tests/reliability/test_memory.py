@@ -10,7 +10,9 @@ import torch
 
 from recbole_farzi import inspection, memory, trainer as trainer_module
 from recbole_farzi.distillation import Distiller
+from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import OptionError
+from recbole_farzi.generation import bytes_at_once, generate_like, generate_windows, histories_at_once
 from recbole_farzi.memory import Costs, PeakBytes, Plan, check_plan, is_out_of_memory, measure, needed, stored_states
 from recbole_farzi.models import ModelFactory, without_dropout
 from recbole_farzi.options import read_options
@@ -64,7 +66,7 @@ def test_states_that_a_strategy_holds(steps, every, states):
 
 @pytest.fixture
 def make_distiller(make_config, tiny_split):
-    def make(**overrides):
+    def make(teachers=0, **overrides):
         config, model_class = make_config(**overrides)
         options = read_options(config)
         model = without_dropout(ModelFactory(model_class, config, tiny_split.train.dataset)(0)).train()
@@ -72,9 +74,14 @@ def make_distiller(make_config, tiny_split):
         start = random_start(
             options.summary.sequences, options.summary.length, 3, tiny_split.vocabulary, 1.0, seed=0
         )
-        return config, Distiller(
-            student, judge, start, options.inner, options.outer, lambda seed: student.parameter_dict(), tiny_split.sequences, 3
-        )
+        members = [Student(copy.deepcopy(model).eval(), last_only=True) for _ in range(teachers)]
+        distiller = Distiller(
+            student, judge, start, options.inner, options.outer, lambda seed: student.parameter_dict(), tiny_split.sequences, 3,
+            teacher=Ensemble(members) if members else None,
+        )  # fmt: skip
+        if members:
+            distiller.generated = generate_like(distiller.teacher, tiny_split.sequences, tiny_split.counts, options.outer.written, 0)
+        return config, distiller
 
     return make
 
@@ -100,6 +107,48 @@ def test_the_estimate_is_near_what_an_outer_step_holds(make_distiller, options):
     with PeakBytes() as counted:
         distiller.step()
     assert counted.peak / 1.5 < estimated < counted.peak * 2
+
+
+@pytest.mark.parametrize("windows", [60, 400])
+def test_the_estimate_with_a_teacher_that_writes_what_the_outer_loss_reads(make_distiller, windows):
+    config, distiller = make_distiller(teachers=3, farzi_outer_generated=1.0, farzi_outer_teacher=1.0, farzi_outer_batch_size=windows)
+    costs = measure(distiller.student, distiller.judge, 11, torch.device("cpu"), teacher=1.0)
+    plan = memory.plan(config, read_options(config), distiller.student)
+    distiller.step()
+    with PeakBytes() as counted:
+        distiller.step()
+    assert counted.peak / 1.5 < needed(plan, costs)["distillation"] < counted.peak * 2
+
+
+class Alike(torch.nn.Module):
+    """A teacher to whom all items are alike, of a vocabulary that no test has the time to train on."""
+
+    traits, length, vocabulary, device = None, 10, 20_000, torch.device("cpu")
+
+    def row_scores(self, item_seq, lengths, users=None):
+        return torch.zeros(len(item_seq), self.vocabulary)
+
+
+def test_histories_that_are_written_take_what_is_planned_for_them():
+    teacher = Ensemble([Alike() for _ in range(3)])
+    with PeakBytes() as counted:
+        generate_windows(teacher, np.ones(20_000), 300, 3, False, seed=0)
+    assert histories_at_once(20_000) < 300
+    assert bytes_at_once(20_000) / 2.5 < counted.peak < bytes_at_once(20_000) * 1.05
+    plan = replace(PLAN, writes=True, vocabulary=20_000, from_teacher=False)
+    assert needed(plan, COSTS)["the start"] >= bytes_at_once(20_000)
+
+
+def test_a_start_that_main_memory_holds_is_not_refused_for_the_device():
+    plan = replace(PLAN, sequences=5000, latent_dim=2, inner_batch_size=1)
+    start = needed(plan, COSTS)["the start"]
+    with pytest.raises(OptionError, match="in the start, and 2.9 GiB are free"):
+        check_plan(plan, COSTS, 10**12, main=start - 1)
+    check_plan(plan, COSTS, 10**12, main=start)
+
+
+def test_a_batch_of_prefixes_has_more_rows():
+    assert needed(replace(PLAN, rows_per_window=8), COSTS)["training"] > 5 * needed(PLAN, COSTS)["training"]
 
 
 @pytest.mark.parametrize("options", [{}, {"farzi_sequences": 40, "farzi_inner_batch_size": 40}], ids=["few", "many"])
@@ -175,7 +224,7 @@ def test_more_of_anything_takes_more():
 def test_models_of_the_pool_that_are_kept_are_counted(make_config, tiny_split, monkeypatch, options):
     config, model_class = make_config(farzi_pool_models=3, epochs=2, farzi_pool_snapshots=[0, 1, 2, 4], farzi_outer_steps=1, **options)
     plans, made = [], []
-    monkeypatch.setattr(memory, "check_plan", lambda plan, costs, room: plans.append(plan))
+    monkeypatch.setattr(memory, "check_plan", lambda plan, *rest: plans.append(plan))
     original = trainer_module.Distiller
 
     def distiller(*args, **kwargs):
