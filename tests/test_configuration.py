@@ -351,6 +351,7 @@ def test_plain_dataset_names_pass(workplace, name):
         ({"valid_metric": "Recall@10"}, "valid_metric=Recall@10"),
         ({"valid_metric": "Hit@50"}, "valid_metric=Hit@50"),
         ({"valid_metric": "Hit"}, "valid_metric=Hit"),
+        ({"metrics": ["GAUC"], "valid_metric": "GAUC@10"}, "valid_metric=GAUC@10"),
         ({"topk": [5], "valid_metric": "NDCG@10"}, "valid_metric=NDCG@10"),
         ({"metrics": ["NDCG"]}, "valid_metric=CrossEntropy"),
     ],
@@ -365,6 +366,11 @@ def test_selecting_by_a_metric_that_is_not_evaluated_is_refused(workplace, optio
 def test_selecting_by_any_evaluated_metric_is_accepted(workplace, metric):
     config, _ = build_config("SASRec", "tiny", overrides={"valid_metric": metric})
     assert config["valid_metric_bigger"] == ("entropy" not in metric.lower())
+
+
+def test_selecting_by_a_metric_without_cutoff_is_accepted(workplace):
+    config, _ = build_config("SASRec", "tiny", overrides={"metrics": ["GAUC"], "valid_metric": "GAUC"})
+    assert config["valid_metric_bigger"]
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,8 @@ def test_options_that_must_be_there_cannot_be_set_to_nothing(make_config, name):
         ({"farzi_window": 7}, ["farzi_window=7", "farzi_inner_steps=6"]),
         ({"farzi_pretrained": 0.5, "farzi_pool_snapshots": []}, ["farzi_pretrained", "farzi_pool_snapshots"]),
         ({"farzi_objective": "gradient", "farzi_unroll": "random"}, ["farzi_unroll=random", "farzi_objective=gradient"]),
+        ({"farzi_objective": "gradient", "farzi_unroll": "last"}, ["farzi_unroll=last", "farzi_objective=gradient"]),
+        ({"farzi_outer_generated": 0.1, "farzi_outer_batch_size": 4}, ["farzi_outer_generated=0.1", "farzi_outer_batch_size=4"]),
         ({"farzi_objective": "trajectory", "farzi_unroll": "random"}, ["farzi_unroll=random", "farzi_objective=trajectory"]),
         ({"farzi_objective": "trajectory"}, ["farzi_objective=trajectory", "farzi_pool_snapshots=[1]", "two"]),
         ({"farzi_objective": "trajectory", "farzi_pool_snapshots": [2, 50]}, ["farzi_pool_snapshots=[2, 50]", "epochs"]),

@@ -9,6 +9,7 @@ import torch
 import recbole_farzi
 from recbole_farzi import contenders
 from recbole_farzi.emission import load_summary
+from recbole_farzi.errors import DivergenceError
 from recbole_farzi.run import main, run_farzi
 
 
@@ -181,3 +182,20 @@ def test_out_of_memory_is_one_line(arguments, capsys, monkeypatch):
     monkeypatch.setattr(contenders, "timed_fit", fail)
     assert main(arguments()) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("run_farzi: not enough memory; lower farzi_sequences")
+
+
+def test_contenders_that_cannot_be_trained_are_left_out(job, monkeypatch, caplog):
+    """One has no room, another one diverges; what the job is for goes on."""
+
+    def diverges(*args, **kwargs):
+        raise DivergenceError("training SASRec gave a loss of nan")
+
+    monkeypatch.setattr(contenders.ContenderFactory, "_chosen", diverges)
+    monkeypatch.setattr(contenders, "available", lambda device: 100)
+    out = job(farzi_contenders=["full", "summary", "random", "teacher-labels", "svp-cf"], farzi_seeds=1)
+    assert [contender["key"] for contender in out["results"]["contenders"]] == ["full", "summary"]
+    assert (out["report_path"] / "report.html").stat().st_size > 0
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "random users is left out of the comparison: training SASRec gave a loss of nan" in said
+    assert "teacher's labels is left out of the comparison: its labels take 0.0 GiB, and 0.0 are free" in said
+    assert "SVP-CF, events is left out of the comparison" in said

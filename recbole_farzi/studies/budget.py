@@ -90,8 +90,8 @@ def seconds_of(costs, outer, summary, students):
         summary: its :class:`recbole_farzi.options.SummaryOptions`.
         students: students that are trained on test.
     """
-    validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
     draws = summary.start_draws + summary.start_covering
+    validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
     writing = (outer.written + summary.candidates) * costs.window
     return costs.setup + writing + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 

@@ -26,7 +26,7 @@ import torch
 from recbole.utils import set_color
 from tqdm import tqdm
 
-from recbole_farzi.configuration import build_config
+from recbole_farzi.configuration import build_config, read_yaml
 from recbole_farzi.data import load_split
 from recbole_farzi.errors import DataError, Interrupted, OptionError, StorageError, TakenError
 from recbole_farzi.locks import alone_in
@@ -130,7 +130,7 @@ class _Planner:
             {**self.study.options, **overrides}, self.study.contenders,
         )  # fmt: skip
         self.overrides = overrides
-        self.given = {*overrides, *self.study.options, *(key for file in files for key in read_yaml(file))}
+        self.given = {*overrides, *self.study.options, *(key for file in files for key in read_yaml(Path(file)))}
         self.config, _ = build_config(self.setting.model, self.setting.dataset, files, self.setting.options)
         data = "generated" if any("data" in p.options for p in self.study.points) else config["dataset"]
         name = f"{data}-{self.model_class.__name__}-{self.study.name}"

@@ -3,11 +3,13 @@
 import csv
 import json
 import shutil
+import types
 
 import pytest
 import torch
 
 from recbole_farzi.errors import OptionError
+from recbole_farzi.options import read_options
 from recbole_farzi.run import main
 from recbole_farzi.studies import runner, study_names
 from recbole_farzi.studies.definition import Search
@@ -167,6 +169,44 @@ def test_multiples_are_those_of_what_the_property_files_say(workplace, tiny_data
 def test_multiples_of_a_whole_number_are_whole():
     values = Search(values=(0.5, 1, 2), times=True).of("farzi_inner_steps", 25).values
     assert values == (12, 25, 50) and all(isinstance(value, int) for value in values)
+
+
+def test_equal_values_of_a_search_are_one():
+    """Else a board waits for as many trials as there are values, of which Optuna makes no two alike."""
+    assert Search(values=(0.9, 1, 1.1), times=True).of("farzi_inner_steps", 4).values == (4,)
+    assert Search(values=(0.5, 1, 1.1), times=True).of("farzi_inner_steps", 4).values == (2, 4)
+
+
+def test_a_search_that_names_a_value_twice_comes_to_an_end(small, workplace):
+    search = "{farzi_inner_learning_rate: {low: 0.001, high: 0.1, log: true}}"
+    (workplace / "small.yaml").write_text(SMALL.replace(search, "{farzi_inner_learning_rate: [0.01, 0.01]}"))
+    code, found = small("twice")
+    assert code == 0 and found["points.csv"].count("\n") > 1
+
+
+def test_what_a_teacher_writes_is_part_of_a_trials_time(make_config):
+    costs = runner.budgets.measured([0.0, 10.0, 14.0, 17.0], 5.0, writing=4.0, written=8)
+    assert costs == runner.budgets.Costs(setup=3.5, window=0.5, step=0.5, validation=2.5, pool=5.0)
+    options = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1)[0])
+    none = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1, farzi_outer_generated=0.0)[0])
+    times = [runner.budgets.seconds_of(costs, given.outer, given.summary, 0) for given in (options, none)]
+    assert options.outer.written == 24 and times[0] - times[1] == 24 * 0.5
+
+
+@pytest.mark.parametrize("hidden, devices", [(None, ["0", "1", "2"]), ("2,3,5", ["2", "3", "5"]), ("", ["0", "1", "2"])])
+def test_devices_are_counted_before_recbole_hides_them(workplace, monkeypatch, hidden, devices):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False) if hidden is None else monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    visible = runner.visible_devices()
+    assert visible == devices
+
+    def planned(**given):
+        options = {"device": torch.device("cuda"), "gpu_id": "0", **given}
+        return types.SimpleNamespace(config=options, given=set(given))
+
+    assert runner._devices_of(planned(), visible) == devices
+    assert runner._devices_of(planned(gpu_id="1, 3"), visible) == ["1", "3"]
+    assert runner._devices_of(planned(device=torch.device("cpu")), visible) == []
 
 
 def test_a_process_whose_parent_was_killed_begins_no_other_trial():
