@@ -284,10 +284,10 @@ class FarziTrainer(RowTrainer):
         return start if options.inputs == "soft" else replace(start, inputs=windows)
 
     def _histories(self, sequences, counts, draw, teacher):
-        """Of a draw of the start, item ids, shape [mu, xi]: as they come, or, of the last draws, chosen from half of many."""
+        """Of a draw of the start, item ids, shape [mu, xi]: as they come, or, after those, chosen from half of many."""
         options = self.options.summary
         rng = np.random.default_rng([self.config["seed"], 3, draw])
-        if draw < options.start_draws:
+        if not options.start_draws <= draw < options.start_draws + options.start_covering:
             return self._some_histories(sequences, counts, options.sequences, sequences.repeats, rng, teacher)
         if self._candidates is None:
             many = np.random.default_rng([self.config["seed"], 8])
