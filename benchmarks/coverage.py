@@ -3,7 +3,7 @@
     python benchmarks/coverage.py                                                       # SASRec on ML-100K
     python benchmarks/coverage.py -d ml-100k amazon-magazine --data_path=datasets
 
-Starts, undistilled, on histories as the teacher writes them and on ones that are chosen from many (``farzi_start_covering``); their
+Starts, undistilled, on histories as they come and on ones that are chosen from many (``farzi_start_covering``); their
 students on validation. Validation alone is looked at. Writes ``results/quality/coverage.csv`` and ``.md``.
 """
 

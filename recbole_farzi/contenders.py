@@ -316,7 +316,7 @@ class ContenderFactory:
         size = events * (of_an_id + of_a_label)
 
         def run(seed, tell, state_file=None):
-            self._check_room("its labels take", events * likeliest * (4 if likeliest == items else 12))
+            self._check_room("its labels take", events * likeliest * (4 if likeliest == items else 12), self.config["device"])
             sample = self._chosen("random", events, seed)
             numbered, ids, labels = teacher_labels(self.teacher(), sample, likeliest)
             round_labels(labels.shares)  # to what their size counts
@@ -332,9 +332,9 @@ class ContenderFactory:
         label = "teacher's labels" + (", same bytes" if same_bytes else "")
         return Contender(name, label, note, events, size, self.seeds, run, [events, likeliest, self.teacher_digest])
 
-    def _check_room(self, what, size):
-        """Refuse a contender that holds ``size`` bytes in main memory, and there are not so many."""
-        room = available(torch.device("cpu"))
+    def _check_room(self, what, size, device="cpu"):
+        """Refuse a contender that holds ``size`` bytes in main memory, and on a device, and there are not so many."""
+        room = min(available(torch.device("cpu")), available(torch.device(device)))
         if size > room:
             raise DataError(f"{what} {size / 2**30:,.1f} GiB, and {room / 2**30:,.1f} are free")
 

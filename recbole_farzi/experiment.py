@@ -137,8 +137,9 @@ class Experiment:
             digest([trainer.pool.fingerprint, self.options.pool.teachers]), trainer.pool,
         ).contenders()  # fmt: skip
 
-    def compare(self, contenders):
-        """Train and evaluate every run of every contender on test; stored runs are read back.
+    def compare(self, contenders, needed=()):
+        """Train and evaluate every run of every contender on test; stored runs are read back. One that cannot be trained is left out
+        with a warning, unless it is ``needed`` (keys).
 
         Returns:
             ``(results, arrays)``: plain values and the rows behind them, as :func:`recbole_farzi.results.gather` makes
@@ -150,6 +151,8 @@ class Experiment:
                 try:
                     runs = self._runs(contender, contender.seeds, bar)
                 except (DataError, DivergenceError) as error:
+                    if contender.key in needed:
+                        raise
                     self.logger.warning(f"{contender.label} is left out of the comparison: {error}")
                     continue
                 plain = {key: getattr(contender, key) for key in ("key", "label", "note", "events", "bytes")}

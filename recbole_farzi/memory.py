@@ -163,7 +163,7 @@ def plan(config, options, student):
         by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
         from_teacher=summary.start == "teacher",
         writes=summary.inputs == "generated" or outer.written > 0,
-        rows_per_window=1 if student.traits.causal else ROWS_PER_WINDOW,
+        rows_per_window=ROWS_PER_WINDOW if student.traits.by_rows else 1,
     )
 
 

@@ -61,8 +61,17 @@ class SummaryOptions:
 
     @property
     def candidates(self):
-        """Histories of which the covering draws of the start choose."""
-        return max(_CANDIDATES, 4 * self.sequences) if self.start_covering else 0
+        """Histories of which the covering draws of the start choose, each of a half."""
+        return max(_CANDIDATES, 4 * self.sequences)
+
+    @property
+    def written(self):
+        """Histories that a trained model writes for the start."""
+        if self.inputs != "generated":
+            return 0
+        if self.start == "random":
+            return self.sequences
+        return self.start_draws * self.sequences + (self.candidates if self.start_covering else 0)
 
 
 @dataclass(frozen=True)

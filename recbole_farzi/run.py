@@ -104,7 +104,9 @@ def run_one_study(given):
     from recbole_farzi.configuration import build_config
     from recbole_farzi.provenance import command_line
     from recbole_farzi.studies import run_study
+    from recbole_farzi.studies.runner import visible_devices
 
+    devices = visible_devices()  # before RecBole's Config hides all but one
     if len(given.models) > 1:
         raise OptionError("a study takes one model")
     model = given.models[0] if given.models else None

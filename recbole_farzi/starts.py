@@ -61,6 +61,8 @@ def covering_windows(candidates, counts, count):
     Returns:
         Item ids, shape [count, xi].
     """
+    different = torch.unique(candidates, dim=0)
+    candidates = different if len(different) >= count else candidates
     read = candidates[:, : max(candidates.shape[1] - 1, 1)].numpy()
     order = np.argsort(read, axis=1, kind="stable")
     ordered = np.take_along_axis(read, order, axis=1)

@@ -58,7 +58,8 @@ class FarziTrainer(RowTrainer):
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
         history: losses and validations of the run, plain values.
         step_seconds: processor time that its outer steps took, validations left out.
-        writing_seconds: that the teacher took to write histories for the outer loss.
+        written: histories that the teacher wrote, for starts and for the outer loss.
+        writing_seconds: that it took for them.
         identity: :class:`recbole_farzi.provenance.Identity` of the run, once :meth:`fit` has begun.
 
     Raises:
@@ -81,16 +82,16 @@ class FarziTrainer(RowTrainer):
         self.summary = None
         self.history = {}
         self.step_seconds = 0.0
+        self.written = 0
         self.writing_seconds = 0.0
         self.identity = None
 
     def _check_that_the_teacher_can_write(self):
         """A model that scores one item at a time would need as many calls for an event as there are items."""
-        wanted = {"farzi_inputs": self.options.summary.inputs == "generated", "farzi_outer_generated": self.options.outer.generated > 0}
-        if not self.student.traits.ranks and any(wanted.values()):
+        if not self.student.traits.ranks and (self.options.summary.inputs == "generated" or self.options.outer.written > 0):
             raise OptionError(
-                f"{type(self.model).__name__} scores one item at a time (it has no full_sort_predict), so that it cannot write histories: "
-                "set farzi_inputs=real and farzi_outer_generated=0, and farzi_outer_teacher=0"
+                f"{type(self.model).__name__} scores one item at a time (it has no full_sort_predict), so that it cannot write histories "
+                "or teach: set farzi_inputs=real, farzi_outer_generated=0, farzi_outer_teacher=0 and farzi_start=spectral"
             )
 
     def fit(
@@ -145,6 +146,7 @@ class FarziTrainer(RowTrainer):
             choice = directory / f"start-{fingerprint}.json" if saved else None
             self.start = self._choose_start(sequences, counts, valid_data, choice)
         self._candidates = None
+        teacher = self.teacher(last_only=True)
         distiller = Distiller(
             student,
             judge,
@@ -154,7 +156,7 @@ class FarziTrainer(RowTrainer):
             self._initial_parameters,
             sequences,
             config["seed"],
-            teacher=self.teacher(last_only=True),
+            teacher=teacher,
             experts=self._experts(),
             ranks=options.summary.tucker_ranks,
         )
@@ -170,7 +172,7 @@ class FarziTrainer(RowTrainer):
         }
         self.saved_model_file = str(checkpoint) if checkpoint else self.saved_model_file
         if not record["finished"]:
-            distiller.generated = self._generated_windows(distiller.teacher, sequences, counts, show_progress)
+            distiller.generated = self._generated_windows(teacher, sequences, counts, show_progress)
         self._distil(distiller, record, checkpoint, valid_data, verbose, show_progress, callback_fn)
         self.step_seconds = record["step_seconds"]
         best = record["best"]
@@ -241,65 +243,84 @@ class FarziTrainer(RowTrainer):
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
             with contextlib.suppress(StorageError, KeyError, TypeError, ValueError):
                 known = read_json(choice)
-                best = self._best_of(known["scores"])
-                if len(known["scores"]) == draws and known["draw"] == best:
-                    return self._make_start(sequences, counts, best)
-        scores = []
+                if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]):
+                    return self._start_on(self._checked(known["histories"], len(counts)), sequences, counts)
+        scores, best = [], None
         for draw in range(draws):
+            histories = self._histories(sequences, counts, draw)
+            start = self._start_on(histories, sequences, counts)
             try:
-                scores.append(self._score(self._make_start(sequences, counts, draw), valid_data)[1])
+                scores.append(self._score(start, valid_data)[1])
             except DivergenceError:
                 scores.append(-np.inf if self.valid_metric_bigger else np.inf)
             covering = ", covering" if draw >= options.start_draws else ""
             self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}{covering}, valid {scores[-1]:.4f}")
-        best = self._best_of(scores)
+            if self._best_of(scores) == draw:
+                best = start, histories
         if choice is not None:
-            write_json(choice, {"draw": best, "scores": [float(score) for score in scores]})
-        return self._make_start(sequences, counts, best)
+            known = {"draw": self._best_of(scores), "scores": [float(score) for score in scores], "histories": best[1].tolist()}
+            write_json(choice, known)
+        return best[0]
+
+    def _checked(self, histories, vocabulary):
+        """Histories of a file as a tensor."""
+        options, items = self.options.summary, torch.tensor(histories)
+        if items.shape != (options.sequences, options.length) or items.is_floating_point() or not 1 <= items.min() <= items.max() < vocabulary:
+            raise ValueError("these are no histories of this summary")
+        return items
 
     def _best_of(self, scores):
         scores = np.asarray(scores, dtype=np.float64)
         return int(np.argmax(scores) if self.valid_metric_bigger else np.argmin(scores))
 
     def _make_start(self, sequences, counts, draw):
-        start, ranks = self._start_of_draw(sequences, counts, draw), self.options.summary.tucker_ranks
+        return self._start_on(self._histories(sequences, counts, draw), sequences, counts)
+
+    def _start_on(self, histories, sequences, counts):
+        start, ranks = self._start_as_made(histories, sequences, counts), self.options.summary.tucker_ranks
         if ranks is not None:  # what is distilled can be no nearer to it
             start = replace(start, latent=compose(*decompose(start.latent, ranks)))
         return self._as_kept(start).to(self.device)
 
-    def _start_of_draw(self, sequences, counts, draw):
+    def _start_as_made(self, histories, sequences, counts):
         options, seed = self.options.summary, self.config["seed"]
-        teacher = self.teacher(last_only=True) if options.inputs == "generated" or options.start == "teacher" else None
-        windows = self._histories(sequences, counts, draw, teacher)
         if options.start == "random":
             start = random_start(
                 options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
             )
         elif options.start == "spectral":
-            start = spectral_start(windows, counts, sequences, options.latent_dim, options.temperature, seed)
+            start = spectral_start(histories, counts, sequences, options.latent_dim, options.temperature, seed)
         else:
+            teacher = self.teacher(last_only=True)
             start = teacher_start(
-                windows, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
+                histories, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
             )
-        return start if options.inputs == "soft" else replace(start, inputs=windows)
+        return start if options.inputs == "soft" else replace(start, inputs=histories)
 
-    def _histories(self, sequences, counts, draw, teacher):
+    def _histories(self, sequences, counts, draw):
         """Of a draw of the start, item ids, shape [mu, xi]: as they come, or, after those, chosen from half of many."""
         options = self.options.summary
         rng = np.random.default_rng([self.config["seed"], 3, draw])
         if not options.start_draws <= draw < options.start_draws + options.start_covering:
-            return self._some_histories(sequences, counts, options.sequences, sequences.repeats, rng, teacher)
+            return self._some_histories(sequences, counts, options.sequences, sequences.repeats, rng)
         if self._candidates is None:
             many = np.random.default_rng([self.config["seed"], 8])
-            self._candidates = self._some_histories(sequences, counts, options.candidates, False, many, teacher)
+            self._candidates = self._some_histories(sequences, counts, options.candidates, False, many)
         half = rng.permutation(len(self._candidates))[: len(self._candidates) // 2]
         return covering_windows(self._candidates[half], counts, options.sequences)
 
-    def _some_histories(self, sequences, counts, count, repeats, rng, teacher):
+    def _some_histories(self, sequences, counts, count, repeats, rng):
         options = self.options.summary
-        if options.inputs == "generated":
-            return generate_windows(teacher, counts, count, options.length, repeats, int(rng.integers(2**31)))
-        return pick_windows(sequences.running(), count, options.length, rng)
+        if options.inputs != "generated":
+            return pick_windows(sequences.running(), count, options.length, rng)
+        begun, teacher = time.perf_counter(), self.teacher(last_only=True)
+        histories = generate_windows(teacher, counts, count, options.length, repeats, int(rng.integers(2**31)))
+        self._count_written(count, begun)
+        return histories
+
+    def _count_written(self, count, begun):
+        self.written += count
+        self.writing_seconds += time.perf_counter() - begun
 
     def _generated_windows(self, teacher, sequences, counts, show_progress):
         """What the outer loss reads in place of real histories, or None: a run that goes on has them written again, the same as before."""
@@ -310,7 +331,7 @@ class FarziTrainer(RowTrainer):
             total=count, ncols=100, desc=set_color("Write      ", "pink"), disable=not show_progress
         ) as bar:
             written = generate_like(teacher, sequences, counts, count, self.config["seed"], lambda done: bar.update(done - bar.n))
-        self.writing_seconds = time.perf_counter() - begun
+        self._count_written(count, begun)
         return written
 
     def teacher(self, last_only=False):

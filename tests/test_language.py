@@ -211,7 +211,7 @@ def test_rows_of_one_target_are_no_training_for_every_position(options):
     with pytest.raises(OptionError, match="needs farzi_full_data=windows"):
         read_options(config)
     config, _ = build_config("SASRec", "tiny-text", [LANGUAGE], {**options, "farzi_outer_generated": 0.5})
-    with pytest.raises(OptionError, match="needs farzi_outer_generated=0: sentences are not generated"):
+    with pytest.raises(OptionError, match="needs farzi_outer_generated=0: what a model writes runs through the text"):
         read_options(config)
 
 

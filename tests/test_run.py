@@ -190,7 +190,7 @@ def test_contenders_that_cannot_be_trained_are_left_out(job, monkeypatch, caplog
     def diverges(*args, **kwargs):
         raise DivergenceError("training SASRec gave a loss of nan")
 
-    monkeypatch.setattr(contenders.ContenderFactory, "_chosen", diverges)
+    monkeypatch.setattr(contenders, "random_users", diverges)
     monkeypatch.setattr(contenders, "available", lambda device: 100)
     out = job(farzi_contenders=["full", "summary", "random", "teacher-labels", "svp-cf"], farzi_seeds=1)
     assert [contender["key"] for contender in out["results"]["contenders"]] == ["full", "summary"]
@@ -198,4 +198,4 @@ def test_contenders_that_cannot_be_trained_are_left_out(job, monkeypatch, caplog
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert "random users is left out of the comparison: training SASRec gave a loss of nan" in said
     assert "teacher's labels is left out of the comparison: its labels take 0.0 GiB, and 0.0 are free" in said
-    assert "SVP-CF, events is left out of the comparison" in said
+    assert "SVP-CF, events is left out of the comparison: what users have met takes 0.0 GiB, and 0.0 are free" in said

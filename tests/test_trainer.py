@@ -300,5 +300,5 @@ def test_blocks_of_items_are_not_compiled(make_trainer, tiny_split, monkeypatch)
 @pytest.mark.parametrize("given", [{"farzi_inputs": "generated"}, {"farzi_outer_generated": 1.0}])
 def test_a_model_that_scores_one_item_at_a_time_writes_nothing(make_trainer, given):
     rest = {"farzi_inputs": "real", "farzi_outer_generated": 0.0}
-    with pytest.raises(OptionError, match="DIN scores one item at a time .* farzi_inputs=real and farzi_outer_generated=0"):
+    with pytest.raises(OptionError, match="DIN scores one item at a time .* farzi_inputs=real, farzi_outer_generated=0, .* farzi_start=spectral"):
         make_trainer("DIN", **{**rest, **given}, mlp_hidden_size=[8, 8], embedding_size=4)

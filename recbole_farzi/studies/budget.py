@@ -92,7 +92,7 @@ def seconds_of(costs, outer, summary, students):
     """
     draws = summary.start_draws + summary.start_covering
     validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
-    writing = (outer.written + summary.candidates) * costs.window
+    writing = (outer.written + summary.written) * costs.window
     return costs.setup + writing + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 
 

@@ -55,7 +55,7 @@ class _Places(NamedTuple):
         return self.state.parent / "pools"
 
 
-def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=None, jobs=1, budget=None, command=""):
+def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=None, jobs=1, budget=None, command="", devices=None):
     """Run a study, or go on with it.
 
     Args:
@@ -73,7 +73,7 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
         FarziError: whatever a user can mend, in one line, before any trial.
     """
     begun = time.perf_counter()
-    devices = visible_devices()  # before RecBole's Config hides all but one
+    devices = visible_devices() if devices is None else devices
     optuna_or_refuse()
     if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= 256:
         raise OptionError(f"--jobs {jobs!r} must be a whole number from 1 to 256")

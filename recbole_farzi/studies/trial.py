@@ -145,7 +145,7 @@ def _distil(setting, options, folder, pools, final, tell):
             "step_seconds": trainer.step_seconds,
             "pool_seconds": pool.seconds,
             "writing_seconds": trainer.writing_seconds,
-            "written": checked.outer.written,
+            "written": trainer.written,
         }
         if final:
             experiment.summary = summary
@@ -157,7 +157,7 @@ def _distil(setting, options, folder, pools, final, tell):
 
 def _on_test(experiment, pool):
     """Metrics on test of every contender's runs and of the pool's best model, and the rows behind them."""
-    compared, rows = experiment.compare(experiment.contenders())
+    compared, rows = experiment.compare(experiment.contenders(), needed=("summary",))
     config, split, output = experiment.config, experiment.split, experiment.options.output
     model = experiment.factory(config["seed"])
     model.load_state_dict(pool.models[0])
