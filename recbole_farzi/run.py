@@ -115,7 +115,7 @@ def run_one_study(given):
     _start_logging(config, init_logger)
     jobs, budget = given.study[1:]
     results, folder = run_study(
-        given.study[0], model, given.dataset, given.config_files, overrides, jobs, budget, command_line() or ""
+        given.study[0], model, given.dataset, given.config_files, overrides, jobs, budget, command_line() or "", devices
     )
     say((folder / "study.md").read_text(encoding="utf-8"))
     say(f"{results['done']} of {results['total']} trials. Table, CSV and figure: {folder}")

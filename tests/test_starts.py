@@ -55,6 +55,13 @@ def test_covering_windows_cover_as_much_as_any_choice_could_nearly():
     assert {tuple(row) for row in found.tolist()} <= {tuple(row) for row in candidates.tolist()}
 
 
+def test_covering_windows_take_none_twice_as_long_as_there_are_others():
+    counts = np.array([0, 5, 3, 1])
+    candidates = torch.tensor([[1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 3, 1], [2, 2, 1]])
+    assert len({tuple(row) for row in covering_windows(candidates, counts, 3).tolist()}) == 3
+    assert covering_windows(candidates, counts, 4).shape == (4, 3)  # of three that differ
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_teacher_start_of_full_rank_is_what_the_teacher_expects(teacher, windows, tiny_split, temperature):
     summary = teacher_start(windows, teacher, tiny_split.counts, tiny_split.vocabulary, temperature, 0.0, seed=0)

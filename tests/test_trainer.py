@@ -302,3 +302,17 @@ def test_a_model_that_scores_one_item_at_a_time_writes_nothing(make_trainer, giv
     rest = {"farzi_inputs": "real", "farzi_outer_generated": 0.0}
     with pytest.raises(OptionError, match="DIN scores one item at a time .* farzi_inputs=real, farzi_outer_generated=0, .* farzi_start=spectral"):
         make_trainer("DIN", **{**rest, **given}, mlp_hidden_size=[8, 8], embedding_size=4)
+
+
+def test_a_teacher_writes_what_it_does_not_judge(make_trainer, tiny_split):
+    """Without a share of the targets it is still the one that writes what the outer loss reads."""
+    trainer = make_trainer(farzi_outer_teacher=0.0, farzi_outer_generated=1.0, farzi_outer_steps=2, farzi_eval_step=2)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert trainer.history["outer_steps"] == 2 and trainer.written > 0 and trainer.writing_seconds > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"farzi_start_covering": 1}, {"farzi_inputs": "real"}, {"farzi_start": "random"}], ids=str)
+def test_what_is_written_is_what_the_options_say(make_trainer, tiny_split, options):
+    trainer = make_trainer(farzi_outer_steps=2, farzi_eval_step=2, **options)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert trainer.written == trainer.options.outer.written + trainer.options.summary.written > 0

@@ -65,6 +65,8 @@ def run_study(name, model=None, dataset=None, config_file_list=(), config_dict=N
         budget: a time such as ``"30m"``; the number of one of the study's sizes, counted from ``"1"``, the largest; ``"tiny"`` for
             a moment of every step; or None for the largest.
         command: for the record.
+        devices: names of the CUDA devices that ``jobs`` share; None: those that are visible. RecBole's Config hides all but one, so
+            that whoever made one before gives them.
 
     Returns:
         ``(results, folder)``: see :mod:`recbole_farzi.studies.results`.

@@ -146,6 +146,15 @@ def test_a_start_that_main_memory_holds_is_not_refused_for_the_device():
     check_plan(plan, COSTS, 10**12, main=start)
 
 
+@pytest.mark.parametrize("model, rows", [("SASRec", 1), ("STAMP", 8), ("BERT4Rec", 1)])
+def test_the_plan_knows_how_a_model_reads_and_what_is_written(make_config, tiny_split, model, rows):
+    for options, writes in (({}, True), ({"farzi_inputs": "real", "farzi_outer_generated": 0.0}, False)):
+        config, model_class = make_config(model, **options)
+        student = Student(ModelFactory(model_class, config, tiny_split.train.dataset)(0), config=config)
+        plan = memory.plan(config, read_options(config), student)
+        assert (plan.rows_per_window, plan.writes) == (rows, writes)
+
+
 def test_a_batch_of_prefixes_has_more_rows():
     assert needed(replace(PLAN, rows_per_window=8), COSTS)["training"] > 5 * needed(PLAN, COSTS)["training"]
 

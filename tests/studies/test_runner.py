@@ -1,7 +1,9 @@
 """Studies from the command line: a tiny version of those that come with the plugin."""
 
+import contextlib
 import csv
 import json
+import os
 import shutil
 import types
 
@@ -207,6 +209,17 @@ def test_devices_are_counted_before_recbole_hides_them(workplace, monkeypatch, h
     assert runner._devices_of(planned(), visible) == devices
     assert runner._devices_of(planned(gpu_id="1, 3"), visible) == ["1", "3"]
     assert runner._devices_of(planned(device=torch.device("cpu")), visible) == []
+
+
+def test_devices_are_counted_before_any_config_is_made(arguments, monkeypatch):
+    counted, asked = runner._devices_of, []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    monkeypatch.setattr(runner, "_devices_of", lambda planner, visible: asked.append(visible) or counted(planner, visible))
+    monkeypatch.setattr(runner, "_start_workers", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with contextlib.suppress(KeyboardInterrupt):
+        main(arguments("size", "--jobs", "2"))
+    assert asked == [["2", "3"]]
 
 
 def test_a_process_whose_parent_was_killed_begins_no_other_trial():
