@@ -28,6 +28,8 @@ def main():
     rows = []
     for dataset in known.datasets:
         given = {name: value for name, value in parse_overrides(rest).items() if dataset != "ml-100k" or name != "data_path"}
+        if given.get("farzi_inputs") == "soft":
+            parser.error("farzi_inputs=soft shows no items that could be counted")
         trainer, split, _ = start_on_validation(known.model, dataset, given, STUDENTS)
         summary = replace(trainer.options.summary, start_draws=known.draws, start_covering=known.draws)
         trainer.options = replace(trainer.options, summary=summary)

@@ -13,7 +13,7 @@ _AT_ONCE = 512  # histories
 _BYTES_OF_A_PREDICTION = 100  # of an item for a history: 32-bit scores of each teacher and their mean, and a few 64-bit probabilities
 
 
-def generate_windows(teacher, counts, count, length, repeats, seed, users=None, tell=None):
+def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
     """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
 
     Args:
@@ -24,7 +24,6 @@ def generate_windows(teacher, counts, count, length, repeats, seed, users=None, 
         repeats: an item may come twice in a history. Without, a new one is taken as long as there are any.
         seed: of the draws.
         users: whose histories they are, for models that read users, shape [count]; None: the average user's.
-        tell: called with the number of histories that there are so far; None: nobody is told.
 
     Returns:
         Item ids, shape [count, length], on the CPU.
@@ -45,8 +44,6 @@ def generate_windows(teacher, counts, count, length, repeats, seed, users=None, 
         for _ in range(1, length):
             windows = torch.cat([windows, _next_events(teacher, windows, whose, repeats, generator)], dim=1)
         out.append(windows)
-        if tell is not None:
-            tell(first + size)
     return torch.cat(out)
 
 

@@ -304,6 +304,7 @@ class FarziTrainer(RowTrainer):
         if not options.start_draws <= draw < options.start_draws + options.start_covering:
             return self._some_histories(sequences, counts, options.sequences, sequences.repeats, rng)
         if self._candidates is None:
+            self.logger.info(set_color("Start", "pink") + f": {options.candidates:,} histories, of which the next ones choose")
             many = np.random.default_rng([self.config["seed"], 8])
             self._candidates = self._some_histories(sequences, counts, options.candidates, False, many)
         half = rng.permutation(len(self._candidates))[: len(self._candidates) // 2]
