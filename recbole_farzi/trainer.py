@@ -241,7 +241,7 @@ class FarziTrainer(RowTrainer):
         if valid_data is None or draws == 1 or options.start == "random":
             return self._make_start(sequences, counts, 0)
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
-            with contextlib.suppress(StorageError, KeyError, TypeError, ValueError):
+            with contextlib.suppress(StorageError, KeyError, TypeError, ValueError, RuntimeError):  # the last is PyTorch's, of what fits no tensor
                 known = read_json(choice)
                 if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]):
                     return self._start_on(self._checked(known["histories"], len(counts)), sequences, counts)
@@ -265,7 +265,7 @@ class FarziTrainer(RowTrainer):
     def _checked(self, histories, vocabulary):
         """Histories of a file as a tensor."""
         options, items = self.options.summary, torch.tensor(histories)
-        if items.shape != (options.sequences, options.length) or items.is_floating_point() or not 1 <= items.min() <= items.max() < vocabulary:
+        if items.shape != (options.sequences, options.length) or items.dtype != torch.int64 or not 1 <= items.min() <= items.max() < vocabulary:
             raise ValueError("these are no histories of this summary")
         return items
 

@@ -14,9 +14,9 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
-from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.curves import Curves
 from recbole_farzi.errors import DataError, DivergenceError, StorageError
+from recbole_farzi.generation import histories_at_once
 from recbole_farzi.interactions import cut_rows, prefix_rows
 from recbole_farzi.metrics import RowCollector
 from recbole_farzi.models import without_dropout
@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 
-_BYTES_OF_A_PREDICTION = 100  # of an item for a history: scores and shares, of each teacher and of their mean
 ROWS_PER_WINDOW = 8  # a batch of prefixes has this many for each window that a batch of windows would have
 
 
@@ -379,7 +378,7 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
     numbered = Sequences(list(zip(sequences.users, numbers)), sequences.length)
     cut = likeliest < classes
     labels = Labels(torch.zeros(len(items), min(likeliest, classes)), torch.zeros(len(items), likeliest, dtype=torch.int64) if cut else None)
-    batch_size = min(batch_size, rows_in_memory(items[None, :1], classes, SCORES_IN_MEMORY, _BYTES_OF_A_PREDICTION))
+    batch_size = min(batch_size, histories_at_once(teacher.vocabulary))
     predicted = np.concatenate([history[1:] for history in numbered.items])
     starts = np.repeat([history[0] for history in numbered.items], [len(history) - 1 for history in numbered.items])
     owners = np.repeat(sequences.users, [len(history) - 1 for history in numbered.items])

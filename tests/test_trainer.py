@@ -98,7 +98,11 @@ def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny
     (choice,) = Path(again.config["checkpoint_dir"]).glob("farzi/start-*.json")
     known = json.loads(choice.read_text())
     other = (known["draw"] + 1) % 4
-    for changed in ({"draw": other}, {"draw": "x"}, {"draw": -1}, {"scores": known["scores"][:2]}, {"scores": "x"}, {"scores": []}):
+    items = np.array(known["histories"])
+    wrong = [items[1:], items * 0, items + 10**6, items * 1.0, items > 0]
+    broken = [{"histories": value} for value in ("x", None, [[1], [2, 3]], [[10**30]], *(value.tolist() for value in wrong))]
+    other_choices = ({"draw": other}, {"draw": "x"}, {"draw": -1}, {"scores": known["scores"][:2]}, {"scores": "x"}, {"scores": []})
+    for changed in (*other_choices, *broken):
         choice.write_text(json.dumps({**known, **changed}))  # what is not as it was written is found out again
         again = make_trainer(**options)
         again.fit(tiny_split.train, tiny_split.valid)
