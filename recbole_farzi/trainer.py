@@ -12,6 +12,7 @@ from recbole.utils import calculate_valid_score, dict2str, early_stopping, set_c
 from tqdm import tqdm
 
 from recbole_farzi import memory
+from recbole_farzi.baselines import Popularity
 from recbole_farzi.data import training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.ensemble import Ensemble
@@ -141,6 +142,12 @@ class FarziTrainer(RowTrainer):
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
         )  # fmt: skip
+        popularity = None if valid_data is None else self._score_of_popularity(counts, train_data, valid_data)
+        if valid_data is not None and not self._is_better(self.pool.score, popularity):
+            self.logger.warning(
+                f"Pool: its best model has {self.valid_metric} {self.pool.score:.4f} on validation, popularity {popularity:.4f}: "
+                "there is next to nothing to distil; more data, or another learning_rate, model or number of epochs, may help"
+            )
         fingerprint = self.identity.fingerprint
         with interruptible(lambda: "while choosing the start"):
             choice = directory / f"start-{fingerprint}.json" if saved else None
@@ -194,6 +201,11 @@ class FarziTrainer(RowTrainer):
         if not valid_data:
             return -1, None
         self.best_valid_score, self.best_valid_result = best["score"], best["result"]
+        if self._is_better(self.pool.score, popularity) and not self._is_better(best["score"], popularity):
+            self.logger.warning(
+                f"Summary: students have {self.valid_metric} {best['score']:.4f} on validation, popularity {popularity:.4f}, the pool's "
+                f"best model {self.pool.score:.4f}: it is no use yet; more farzi_sequences, farzi_inner_steps or farzi_outer_steps may help"
+            )
         return self.best_valid_score, self.best_valid_result
 
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
@@ -226,6 +238,17 @@ class FarziTrainer(RowTrainer):
                 loss.backward()
                 optimizer.step()
         self.model.load_state_dict(fresh.state_dict())
+
+    def _score_of_popularity(self, counts, train_data, valid_data):
+        """What everybody's most frequent items reach on validation: who is no better has learnt nothing of histories."""
+        trainer = RowTrainer(self.config, Popularity(counts).to(self.device))
+        trainer.eval_collector.data_collect(train_data)
+        result = trainer.evaluate(valid_data, load_best_model=False)
+        trainer.tensorboard.close()
+        return calculate_valid_score(result, self.valid_metric)
+
+    def _is_better(self, score, other):
+        return score > other if self.valid_metric_bigger else score < other
 
     def _student_seed(self, number):
         return self.config["seed"] + 500 + number

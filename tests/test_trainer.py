@@ -9,6 +9,7 @@ import torch
 from recbole.trainer import Trainer
 
 import recbole_farzi
+from recbole_farzi.data import load_split
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.trainer import FarziTrainer
@@ -320,3 +321,26 @@ def test_what_is_written_is_what_the_options_say(make_trainer, tiny_split, optio
     trainer = make_trainer(farzi_outer_steps=2, farzi_eval_step=2, **options)
     trainer.fit(tiny_split.train, tiny_split.valid)
     assert trainer.written == trainer.options.outer.written + trainer.options.summary.written > 0
+
+
+@pytest.mark.parametrize("metric", ["CrossEntropy", "NDCG@10"])
+@pytest.mark.parametrize(("steps", "rate", "expected"), [(20, 3.0, "Summary"), (100, 0.02, None)])
+def test_students_no_better_than_popularity_are_said(make_trainer, tiny_split, caplog, steps, rate, expected, metric):
+    inner = {"farzi_inner_steps": steps, "farzi_inner_learning_rate": rate, "farzi_inner_batch_size": 4}
+    trainer = make_trainer(epochs=40, learning_rate=0.01, train_batch_size=8, valid_metric=metric, farzi_latent_dim=8, **inner)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert said_of_popularity(caplog) == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("metric", ["CrossEntropy", "NDCG@10"])
+def test_a_pool_no_better_than_popularity_is_said_once(make_config, write_inter, caplog, metric):
+    events = [(f"u{user}", f"i{item}", time) for user in range(30) for time, item in enumerate([0, 1, 0, 2, 0, 1, 3 + user, 0, 1, 0, 0])]
+    config, model = make_config(data_path=str(write_inter(events)), valid_metric=metric, epochs=1, learning_rate=1e-6, topk=[10])
+    split = load_split(config)
+    trainer = FarziTrainer(config, model(config, split.train.dataset))
+    trainer.fit(split.train, split.valid)
+    assert said_of_popularity(caplog) == ["Pool"]
+
+
+def said_of_popularity(caplog):
+    return [message.split(":")[0] for message in caplog.messages if "popularity" in message]

@@ -107,6 +107,11 @@ def y_range(panel):
     return max(min(values) - room, min(low for _, low, _ in ends)), min(max(values) + room, max(high for *_, high in ends))
 
 
+def _with_margin(ends):
+    low, high = ends
+    return [low - 0.05 * (high - low), high + 0.05 * (high - low)]
+
+
 def _in_order(contenders):
     known = list(_LABELS)
     return sorted(contenders, key=lambda c: (known.index(c) if c in known else len(known), c))
@@ -156,8 +161,7 @@ def draw_html(results):
             )  # fmt: skip
             named.add(line.name)
         if y_range(panel):
-            low, high = y_range(panel)
-            figure.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)], row=1, col=column)
+            figure.update_yaxes(range=_with_margin(y_range(panel)), row=1, col=column)
         figure.update_xaxes(title_text=panel.x, type="log" if panel.log else "linear", row=1, col=column)
         if panel.names:
             figure.update_xaxes(tickvals=list(range(len(panel.names))), ticktext=panel.names, row=1, col=column)
@@ -187,14 +191,14 @@ def draw_svg(results):
 
     drawn = panels(results)
     with matplotlib.rc_context({"svg.hashsalt": "study", "font.size": 9}):
-        figure = Figure(figsize=(6.2 * len(drawn), 4.6))
+        figure, named = Figure(figsize=(6.2 * len(drawn), 5.0), layout="constrained"), {}
         for axis, panel in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn):
             for line in panel.lines:
                 colour = _COLOURS[line.colour % len(_COLOURS)]
                 error = None
                 if line.low[0] is not None:
                     error = [[max(y - w, 0.0) for w, y in zip(line.low, line.y)], [max(h - y, 0.0) for h, y in zip(line.high, line.y)]]
-                axis.errorbar(
+                named[line.name] = axis.errorbar(
                     line.x, line.y, yerr=error, label=line.name, color=colour, capsize=3 if error else 0,
                     marker="o", markersize=3 if line.style == "dots" else 5,
                     markerfacecolor="none" if line.style in ("open", "dots") else colour,
@@ -205,14 +209,13 @@ def draw_svg(results):
             if panel.names:
                 axis.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")
             if y_range(panel):
-                axis.set_ylim(*y_range(panel))
+                axis.set_ylim(*_with_margin(y_range(panel)))
             axis.set_title(panel.title, fontsize=10)
             axis.set_xlabel(panel.x)
             axis.grid(alpha=0.3)
-            if panel.lines:
-                axis.legend(fontsize=7)
+        if named:
+            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), 6), fontsize=8, frameon=False)
         figure.suptitle(_title(results), fontsize=11)
-        figure.tight_layout()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
