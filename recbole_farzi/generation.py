@@ -73,7 +73,7 @@ def _next_events(teacher, windows, users, repeats, generator):
 
 
 def generate_like(teacher, sequences, counts, count, seed, tell=None):
-    """Windows that a trained model writes, as long as real ones that are sampled, for the users of those.
+    """Windows that a trained model writes, as long as what evaluation asks of random users: a history and the event after it.
 
     Args:
         teacher: see :func:`generate_windows`.
@@ -87,16 +87,15 @@ def generate_like(teacher, sequences, counts, count, seed, tell=None):
         :class:`recbole_farzi.sequences.Windows` on the CPU, in random order.
     """
     rng = np.random.default_rng([seed, 7])
-    real = sequences.sample(count, rng)
-    lengths = real.items.ne(0).sum(dim=1)
+    histories = rng.integers(len(sequences), size=count)
+    sizes = np.array([min(len(items), sequences.length) + 1 for items in sequences.items])
+    lengths, users = torch.from_numpy(sizes[histories]), torch.from_numpy(sequences.users[histories])
     order = torch.argsort(lengths, descending=True, stable=True)  # together with those of like length
-    items = torch.zeros_like(real.items)
+    items = torch.zeros(count, sequences.length + 1, dtype=torch.long)
     for chunk in order.split(histories_at_once(len(counts))):
         longest = int(lengths[chunk[0]])
-        written = generate_windows(
-            teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), real.users[chunk]
-        )
+        written = generate_windows(teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), users[chunk])
         items[chunk, :longest] = torch.where(torch.arange(longest) < lengths[chunk, None], written, 0)
         if tell is not None:
             tell(int(items[:, 0].ne(0).sum()))
-    return Windows(items, real.users)
+    return Windows(items, users)

@@ -45,18 +45,20 @@ def test_generated_histories_are_longer_than_the_teacher_reads_and_repeat_only_w
     whole = generate_windows(teacher, tiny_split.counts, 2, tiny_split.vocabulary + 3, False, seed=1)
     assert all(len(set(row)) == tiny_split.vocabulary - 1 for row in whole.tolist())  # then there is no new item
 
-def test_windows_like_real_ones(teacher, tiny_split):
-    """As long as those, of the same users, padded on the right, the same again for the same seed; and told of as they come."""
-    told = []
-    windows = generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 5, told.append)
-    real = tiny_split.sequences.sample(700, np.random.default_rng([5, 7]))
-    assert windows.items.shape == real.items.shape and torch.equal(windows.users, real.users)
-    assert torch.equal(windows.items.ne(0), real.items.ne(0)) and len(set(real.items.ne(0).sum(dim=1).tolist())) > 3
-    assert told == [512, 700]
-    assert (windows.items == real.items).float().mean() < 0.9
-    again = generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 5)
+def test_windows_are_as_long_as_what_is_evaluated(teacher, tiny_split):
+    """A random user's history, as far as it is read, and the event after it; the same again for the same seed; and told of as they come."""
+    told, sequences = [], tiny_split.sequences
+    windows = generate_like(teacher, sequences, tiny_split.counts, 700, 5, told.append)
+    assert windows.items.shape == (700, sequences.length + 1) and told == [512, 700]
+    size_of = {int(user): min(len(items), sequences.length) + 1 for user, items in zip(sequences.users, sequences.items)}
+    sizes = torch.tensor([size_of[user] for user in windows.users.tolist()])
+    assert len(set(size_of.values())) > 3 and max(size_of.values()) == sequences.length + 1
+    assert torch.equal(windows.items.ne(0), torch.arange(sequences.length + 1) < sizes[:, None])
+    often = np.bincount(windows.users)[list(size_of)]  # users alike
+    assert np.abs(often - 700 / len(size_of)).max() < 4.5 * np.sqrt(700 / len(size_of))
+    again = generate_like(teacher, sequences, tiny_split.counts, 700, 5)
     assert torch.equal(windows.items, again.items)
-    assert not torch.equal(windows.items, generate_like(teacher, tiny_split.sequences, tiny_split.counts, 700, 6).items)
+    assert not torch.equal(windows.items, generate_like(teacher, sequences, tiny_split.counts, 700, 6).items)
 
 
 def test_models_that_read_users_write_for_them(make_config, tiny_split):
