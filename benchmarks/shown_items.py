@@ -26,39 +26,44 @@ DRAWS = 2000
 
 def shown_of(folder):
     """Items that a summary shows as history: all inputs but those of the last events, which nothing follows."""
-    table = pd.read_csv(folder / f"{folder.name}.latent", sep="\t", dtype={"item_id:token": str})
+    table = pd.read_csv(folder / f"{folder.name}.latent", sep="\t", dtype={"item_id:token": str}, keep_default_na=False, quoting=3)
     if "item_id:token" not in table:
         sys.exit(f"{folder}: events of this summary are distributions where they are read, so that all items are shown")
     return set(table.loc[table["position:float"] < table["position:float"].max(), "item_id:token"])
 
 
 def read(report, folder):
-    """``({contender: values [metrics, rows]}, shown [rows])``, the mean of a contender's students."""
+    """``({contender: values [metrics, rows]}, shown [rows], users [rows])``, the mean of a contender's students."""
     results, rows = read_json(report / "results.json"), read_arrays(report / "rows.npz")
+    if results["summary"]["sha256"] != read_json(folder / "recipe.json")["summary_sha256"]:
+        sys.exit(f"{report} is not of the summary in {folder}")
     metrics = [results["row_metrics"].index(metric) for metric in ("hit@10", "crossentropy")]
-    histories = pd.read_csv(folder / f"{folder.name}.test.inter", sep="\t", dtype=str)["item_id_list:token_seq"].str.split(" ")
+    histories = pd.read_csv(folder / f"{folder.name}.test.inter", sep="\t", dtype=str, keep_default_na=False, quoting=3)
+    histories = histories["item_id_list:token_seq"].str.split(" ")
     if len(histories) != len(rows["all/users"]):
         sys.exit(f"{report} and {folder} are of different test splits")
     shown = shown_of(folder)
     values = {key: rows[f"all/{key}"][:, metrics].mean(axis=0) for key in CONTENDERS}
-    return values, np.array([history[-1] in shown for history in histories])
+    return values, np.array([history[-1] in shown for history in histories]), rows["all/users"]
 
 
 def lines(pairs):
     """A line for each kind of rows: what full data, start and summary reach on it, and the summary against full data."""
     read_pairs = [read(*pair) for pair in pairs]
+    if any(not np.array_equal(users, read_pairs[0][2]) for *_, users in read_pairs):
+        sys.exit("these reports are of different test splits")
     count = len(read_pairs[0][1])
     weights = np.random.default_rng(0).multinomial(count, np.full(count, 1.0 / count), size=DRAWS).astype(float)
     for name, wanted in (("shown", True), ("not shown", False)):
-        masks = [shown == wanted for _, shown in read_pairs]
+        masks = [shown == wanted for _, shown, _ in read_pairs]
         size = sum(mask.sum() for mask in masks)
         drawn = sum(weights @ mask for mask in masks)
         line = {"last item": name, "rows": size / (count * len(masks))}
         draws = {}
         for key, label in CONTENDERS.items():
-            sums = sum((values[key] * mask).sum(axis=1) for (values, _), mask in zip(read_pairs, masks))
+            sums = sum((values[key] * mask).sum(axis=1) for (values, *_), mask in zip(read_pairs, masks))
             line[f"hit@10, {label}"], line[f"crossentropy, {label}"] = sums / size
-            draws[key] = sum(weights @ (values[key] * mask).T for (values, _), mask in zip(read_pairs, masks)) / drawn[:, None]
+            draws[key] = sum(weights @ (values[key] * mask).T for (values, *_), mask in zip(read_pairs, masks)) / drawn[:, None]
         line["hit@10 of full data"] = line["hit@10, summary"] / line["hit@10, full data"]
         line["low"], line["high"] = interval(draws["summary"][:, 0] / draws["full"][:, 0])
         line["crossentropy to full data"] = line["crossentropy, summary"] - line["crossentropy, full data"]

@@ -91,10 +91,10 @@ def generate_like(teacher, sequences, counts, count, seed, tell=None):
     sizes = np.array([min(len(items), sequences.length) + 1 for items in sequences.items])
     lengths, users = torch.from_numpy(sizes[histories]), torch.from_numpy(sequences.users[histories])
     order = torch.argsort(lengths, descending=True, stable=True)  # together with those of like length
-    items = torch.zeros(count, sequences.length + 1, dtype=torch.long)
+    items, repeats = torch.zeros(count, sequences.length + 1, dtype=torch.long), sequences.repeats
     for chunk in order.split(histories_at_once(len(counts))):
         longest = int(lengths[chunk[0]])
-        written = generate_windows(teacher, counts, len(chunk), longest, sequences.repeats, int(rng.integers(2**31)), users[chunk])
+        written = generate_windows(teacher, counts, len(chunk), longest, repeats, int(rng.integers(2**31)), users[chunk])
         items[chunk, :longest] = torch.where(torch.arange(longest) < lengths[chunk, None], written, 0)
         if tell is not None:
             tell(int(items[:, 0].ne(0).sum()))

@@ -30,9 +30,9 @@ class Student(nn.Module):
         model: an instance of a RecBole ``SequentialRecommender``. It is not copied and not changed.
         traits: what :func:`recbole_farzi.inspection.inspect_model` found; found now when None.
         config: RecBole's Config, for the transform of batches that the model may need; used when ``traits`` is None.
-        last_only: :meth:`real_loss` of a model that must read every prefix takes each window's last event alone. For windows
-            that end at events drawn uniformly that is an unbiased estimate of the loss over all events, at a fraction of
-            the work.
+        last_only: :meth:`real_loss` of a model that must read every prefix takes each window's last event alone. For real windows,
+            which end at events drawn uniformly, that is an unbiased estimate of the loss over all events, at a fraction of
+            the work; of written ones it is what evaluation asks for, the event after a whole history.
 
     Raises:
         ModelError: the model cannot read soft events.

@@ -142,8 +142,9 @@ class FarziTrainer(RowTrainer):
             config, options.pool, self.factory, self.student.traits, sequences, checksum, valid_data, directory,
             show_progress,
         )  # fmt: skip
-        popularity = None if valid_data is None else self._score_of_popularity(counts, train_data, valid_data)
-        if valid_data is not None and not self._is_better(self.pool.score, popularity):
+        with interruptible(lambda: "while evaluating popularity"):
+            popularity = self._score_of_popularity(counts, train_data, valid_data) if valid_data else None
+        if valid_data and not self._is_better(self.pool.score, popularity):
             self.logger.warning(
                 f"Pool: its best model has {self.valid_metric} {self.pool.score:.4f} on validation, popularity {popularity:.4f}: "
                 "there is next to nothing to distil; more data, or another learning_rate, model or number of epochs, may help"
@@ -242,10 +243,9 @@ class FarziTrainer(RowTrainer):
     def _score_of_popularity(self, counts, train_data, valid_data):
         """What everybody's most frequent items reach on validation: who is no better has learnt nothing of histories."""
         trainer = RowTrainer(self.config, Popularity(counts).to(self.device))
-        trainer.eval_collector.data_collect(train_data)
-        result = trainer.evaluate(valid_data, load_best_model=False)
-        trainer.tensorboard.close()
-        return calculate_valid_score(result, self.valid_metric)
+        with contextlib.closing(trainer.tensorboard):
+            trainer.eval_collector.data_collect(train_data)
+            return calculate_valid_score(trainer.evaluate(valid_data, load_best_model=False), self.valid_metric)
 
     def _is_better(self, score, other):
         return score > other if self.valid_metric_bigger else score < other

@@ -54,8 +54,13 @@ def test_windows_are_as_long_as_what_is_evaluated(teacher, tiny_split):
     sizes = torch.tensor([size_of[user] for user in windows.users.tolist()])
     assert len(set(size_of.values())) > 3 and max(size_of.values()) == sequences.length + 1
     assert torch.equal(windows.items.ne(0), torch.arange(sequences.length + 1) < sizes[:, None])
-    often = np.bincount(windows.users)[list(size_of)]  # users alike
-    assert np.abs(often - 700 / len(size_of)).max() < 4.5 * np.sqrt(700 / len(size_of))
+    often, expected = np.bincount(windows.users, minlength=max(size_of) + 1)[list(size_of)], 700 / len(size_of)
+    assert ((often - expected) ** 2 / expected).sum() < len(size_of) + 5 * np.sqrt(2 * len(size_of))  # users alike
+    with torch.no_grad():
+        logs = torch.log_softmax(teacher.scores(windows.items[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+    there = windows.items[:, 1:].ne(0)
+    drawn = logs.gather(-1, (windows.items[:, 1:, None] - 1).clamp(min=0)).squeeze(-1)[there].mean()
+    assert drawn == pytest.approx((logs.exp() * logs).sum(-1)[there].mean().item(), rel=0.1)  # what the teacher predicts
     again = generate_like(teacher, sequences, tiny_split.counts, 700, 5)
     assert torch.equal(windows.items, again.items)
     assert not torch.equal(windows.items, generate_like(teacher, sequences, tiny_split.counts, 700, 6).items)
@@ -78,3 +83,7 @@ def test_models_that_read_users_write_for_them(make_config, tiny_split):
     other = expected[torch.randperm(320, generator=torch.Generator().manual_seed(0))]
     assert drawn == pytest.approx((expected**2).sum(dim=1).mean().item(), rel=0.15)
     assert torch.stack([other.gather(1, windows[:, place, None] - 1) for place in range(1, 6)]).mean() < 0.9 * drawn
+    written = generate_like(student, tiny_split.sequences, tiny_split.counts, 600, 5)  # each for the user that it says
+    theirs = torch.softmax(model.UI_emb.weight[written.users] @ model.IU_emb.weight[1:].T, dim=1).detach()
+    likely = theirs.gather(1, (written.items[:, 1:] - 1).clamp(min=0))[written.items[:, 1:].ne(0)].mean()
+    assert likely > 0.8 * (theirs**2).sum(dim=1).mean() > 2 / tiny_split.vocabulary

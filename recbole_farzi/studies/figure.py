@@ -198,12 +198,13 @@ def draw_svg(results):
                 error = None
                 if line.low[0] is not None:
                     error = [[max(y - w, 0.0) for w, y in zip(line.low, line.y)], [max(h - y, 0.0) for h, y in zip(line.high, line.y)]]
-                named[line.name] = axis.errorbar(
+                drawn_line = axis.errorbar(
                     line.x, line.y, yerr=error, label=line.name, color=colour, capsize=3 if error else 0,
                     marker="o", markersize=3 if line.style == "dots" else 5,
                     markerfacecolor="none" if line.style in ("open", "dots") else colour,
                     linestyle={"line": "-", "dash": ":"}.get(line.style, "none"),
                 )  # fmt: skip
+                named.setdefault(line.name, drawn_line)
             if panel.log:
                 axis.set_xscale("log")
             if panel.names:
@@ -214,7 +215,7 @@ def draw_svg(results):
             axis.set_xlabel(panel.x)
             axis.grid(alpha=0.3)
         if named:
-            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), 6), fontsize=8, frameon=False)
+            figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(len(named), 6 if max(map(len, named)) < 24 else 3), fontsize=8, frameon=False)
         figure.suptitle(_title(results), fontsize=11)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
