@@ -3,8 +3,8 @@
     python tests/reliability/kills.py --kills 60 --seed 0 --output results/reliability/kills.json
 
 Every *series* starts in a folder of its own. The job runs in a child of this process (which has imported
-everything already, so that a start takes no seconds); its stages (pool, distillation, emission, evaluation, report) are
-marked as it goes. A stage is drawn, and a moment in it; there the child gets SIGKILL. After each kill every file of the
+everything already, so that a start takes no seconds); its stages (pool, choice of the start, written histories, distillation,
+emission, evaluation, report) are marked as it goes. A stage is drawn, and a moment in it; there the child gets SIGKILL. After each kill every file of the
 folder must be whole, and after a few kills the job is left alone and must end with exactly the files of a job that was never
 disturbed: the summary's bytes, the pool's tensors, and all results but times.
 """
@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-STAGES = ("start", "pool", "distillation", "emission", "evaluation", "report", "end")
+STAGES = ("start", "pool", "choice", "writing", "distillation", "emission", "evaluation", "report", "end")
 
 OPTIONS = {
     "MAX_ITEM_LIST_LENGTH": 10, "hidden_size": 8, "inner_size": 16, "epochs": 6, "train_batch_size": 16,
@@ -87,6 +87,8 @@ class Child:
 
         self._mark("start")
         self._wrap(trainer, "build_pool", "pool")
+        self._wrap(trainer.FarziTrainer, "_choose_start", "choice")
+        self._wrap(trainer.FarziTrainer, "_generated_windows", "writing")
         self._wrap(trainer.FarziTrainer, "_distil", "distillation")
         self._wrap(experiment.Experiment, "emit", "emission")
         self._wrap(experiment.Experiment, "compare", "evaluation")
