@@ -13,6 +13,7 @@ The winner, by the cross-entropy of the held-out event, is written as a property
 
 import argparse
 import logging
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -110,7 +111,7 @@ def main():
     write_text(
         record.with_suffix(".yaml"),
         f"# The best of {len(trials)} trials of training {known.model} on all of {known.dataset}, by validation cross-entropy;\n"
-        f"# written by: python benchmarks/baseline.py {' '.join(sys.argv[1:])}\n" + text,
+        f"# written by: python benchmarks/baseline.py {shlex.join(sys.argv[1:])}\n" + text,
     )
     print(f"best of {len(trials)}: {best['valid']} with {best['options'] or 'the defaults'}")
 

@@ -72,10 +72,9 @@ def compare(group):
                     line["to full"], line[f"low, {name}"], line[f"high, {name}"] = to_full(
                         metric, mean, full, draws[:, place, m], draws[:, 0, m]
                     )
-            if key == "summary" and metric == "crossentropy":
-                gain = ways[1][:, 1, m] - ways[1][:, 2, m]
-                line["gain on start"] = flat[1].means.mean(axis=0)[m] - mean
-                line["low, gain"], line["high, gain"] = interval(gain)
+            if key == "summary":
+                line["start"] = flat[1].means.mean(axis=0)[m]
+                line["low, start"], line["high, start"] = interval(ways[1][:, 2, m] - ways[1][:, 1, m])
             lines.append(line)
     return lines
 
@@ -97,17 +96,17 @@ def readme_table():
         full = table[table["contender"] == "full data"]["events"].iloc[0]
         for events, lines in table[table["contender"] == "summary"].groupby("events", sort=False):
             of = {line["metric"]: line for _, line in lines.iterrows()}
-            gain = of["crossentropy"]
+            loss = of["crossentropy"]
             rows.append(
                 {
                     "on test, of full data": f"[{file.stem.removeprefix('distillations-')}]({file.relative_to(ROOT).with_suffix('.md').as_posix()})",
                     "events": f"{events:,.0f} ({events / full:.1%})",
-                    "KB": f"{float(gain['bytes']) / 1024:.0f}",
-                    "distillations x students": f"{gain['distillations']} x {gain['students'] // gain['distillations']}",
+                    "KB": f"{float(loss['bytes']) / 1024:.0f}",
+                    "distillations x students": f"{loss['distillations']} x {loss['students'] // loss['distillations']}",
                     "HR@10": shown(of["hit@10"])[1],
                     "nDCG@10": shown(of["ndcg@10"])[1],
-                    "cross-entropy, difference": shown(gain)[1],
-                    "taken off its start's": f"{gain['gain on start']:.3f} ({gain['low, gain']:.3f} to {gain['high, gain']:.3f})",
+                    "cross-entropy, difference": shown(loss)[1],
+                    "taken off its start's": f"{loss['start'] - loss['mean']:.3f} ({-loss['high, start']:.3f} to {-loss['low, start']:.3f})",
                 }
             )
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
@@ -138,10 +137,12 @@ def main():
         }
     )
     gains = [
-        f"* {line['events']:,} events: distillation lowers the start's cross-entropy by {line['gain on start']:.3f} "
-        f"({line['low, gain']:.3f} to {line['high, gain']:.3f}, users and students)."
-        for _, line in table[table["gain on start"].notna()].iterrows()
-    ]
+        f"* {events:,} events, summary less its start: "
+        + ", ".join(f"{line['metric']} {line['mean'] - line['start']:+.4f} ({line['low, start']:+.4f} to {line['high, start']:+.4f})"
+                    for _, line in lines.iterrows())
+        + " (users and students)."
+        for events, lines in table[table["contender"] == CONTENDERS["summary"]].groupby("events", sort=False)
+    ]  # fmt: skip
     made = "\n".join(
         f"* seed {r['seed']}, {r['summary']['sequences']} x {r['summary']['length']} events, {r['summary']['bytes'] / 1024:.0f} KB, "
         f"best of {r['distillation']['outer_steps']} outer steps on validation: {r['distillation']['best_step']}: `{r['command']}`"
