@@ -109,6 +109,7 @@ class Plan:
         rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
         by_blocks: the inner loop reads soft events in blocks of items, so that ``P`` never exists.
         from_teacher: the start is factorised from a teacher's predictions; others are made without ``P``.
+        singles: further predictions that it is factorised from, after one item each.
         writes: the teacher writes histories.
         rows_per_window: that a model has in a batch of training on real events: more than one if it cannot read all positions at once.
     """
@@ -130,6 +131,7 @@ class Plan:
     rows: int = 1
     by_blocks: bool = False
     from_teacher: bool = True
+    singles: int = 0
     writes: bool = False
     rows_per_window: int = 1
 
@@ -162,6 +164,7 @@ def plan(config, options, student):
         rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
         by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
         from_teacher=summary.start == "teacher",
+        singles=summary.singles(student.vocabulary),
         writes=summary.inputs == "generated" or outer.written > 0,
         rows_per_window=ROWS_PER_WINDOW if student.traits.by_rows else 1,
     )
@@ -294,7 +297,8 @@ def needed(plan, costs):
     whole = 0 if plan.by_blocks else soft_events
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
-    factorised = _START * soft_events + min(3 * soft_events, _BLOCKS * SCORES_IN_MEMORY)
+    predicted = soft_events + plan.singles * plan.vocabulary * _REAL
+    factorised = _START * predicted + min(3 * predicted, _BLOCKS * SCORES_IN_MEMORY)
     written = bytes_at_once(plan.vocabulary) if plan.writes else 0
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
     kept = plan.kept * plan.parameters * _REAL

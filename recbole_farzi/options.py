@@ -32,6 +32,7 @@ BITS = (8, 16, 32)
 INPUTS = ("generated", "real", "soft")
 MOST_WRITTEN = 4096  # windows
 _CANDIDATES = 1024
+_SINGLES_IN_MEMORY = 64 * 2**20  # bytes of what is predicted after single items
 UNROLLS = ("last", "random", "windows")
 OBJECTIVES = ("meta", "gradient", "trajectory")
 FACTORISATIONS = ("latent", "tucker")
@@ -53,6 +54,7 @@ class SummaryOptions:
     start: str
     start_draws: int
     start_covering: int
+    start_singles: Optional[int]
     own_item: float
     bits: int
     inputs: str
@@ -63,6 +65,13 @@ class SummaryOptions:
     def candidates(self):
         """Histories of which the covering draws of the start choose, each of a half."""
         return max(_CANDIDATES, 4 * self.sequences)
+
+    def singles(self, vocabulary):
+        """Single items after which the teacher's predictions count for the start, of a vocabulary (with padding)."""
+        if self.start != "teacher":
+            return 0
+        most = max(1, _SINGLES_IN_MEMORY // (4 * vocabulary)) if self.start_singles is None else self.start_singles
+        return min(most, vocabulary - 1)
 
     @property
     def written(self):
@@ -202,6 +211,7 @@ def read_options(config):
         start=read.choice("farzi_start", STARTS),
         start_draws=read.integer("farzi_start_draws", at_least=1),
         start_covering=read.integer("farzi_start_covering", at_least=0),
+        start_singles=read.integer("farzi_start_singles", at_least=0, optional=True),
         own_item=read.number("farzi_own_item", at_least=0.0),
         bits=read.choice("farzi_bits", BITS),
         inputs=read.choice("farzi_inputs", INPUTS),

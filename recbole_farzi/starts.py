@@ -11,6 +11,7 @@ import torch
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise
+from recbole_farzi.generation import histories_at_once
 from recbole_farzi.summary import Summary
 
 __all__ = ["covering_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
@@ -138,13 +139,14 @@ def spectral_start(windows, counts, sequences, latent_dim, temperature, seed, sh
     return Summary(latent, features.T.contiguous(), bias, temperature)
 
 
-def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, seed, batch_size=64):
+def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, seed, batch_size=64, singles=0):
     """Real windows, each event replaced by what a trained teacher expects there, factorised to rank d.
 
     The logits of an event are the teacher's for the next item after the events before it (log popularity for the
     first), plus ``own_item`` times the similarity ``E E_x`` of all items to the event itself, ``E`` being the teacher's
     item table. ``Z``, ``M`` and the bias are what comes closest to them with rank d
-    (:func:`recbole_farzi.factorisation.factorise`).
+    (:func:`recbole_farzi.factorisation.factorise`); with ``singles``, to them and to what the teacher expects after each of
+    the most frequent items alone: few windows say little of what items they do not show have in common.
 
     Args:
         windows: item ids, shape [mu, xi].
@@ -155,22 +157,29 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
         own_item: weight of the event itself.
         seed: of the randomised decomposition.
         batch_size: windows that the teacher reads at once, fewer where their scores take too much memory.
+        singles: number of those items.
     """
     vocabulary, (mu, xi) = len(counts), windows.shape
     batch_size = min(batch_size, rows_in_memory(windows, vocabulary, SCORES_IN_MEMORY))
     teacher.eval()
-    logs = torch.empty(mu, xi, vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
+    logs = torch.empty(mu * xi + singles, vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
     with torch.no_grad():
-        for batch, rows in zip(windows.split(batch_size), logs.split(batch_size)):
+        for batch, rows in zip(windows.split(batch_size), logs[: mu * xi].view(mu, xi, -1).split(batch_size)):
             batch = batch.to(teacher.device)
             expected = torch.log_softmax(teacher.scores(batch[:, :-1])[..., 1:vocabulary], dim=-1)
             first = _log_popularity(counts)[1:].to(teacher.device).expand(len(batch), 1, -1)
             logits = torch.cat([first, expected], dim=1) + own_item * teacher.similarities(batch)
             rows.copy_(torch.log_softmax(logits.cpu(), dim=-1))
-    left, right, bias = factorise(logs.view(mu * xi, -1), latent_dim, seed)
+        items = torch.from_numpy(np.argsort(-np.asarray(counts)[1:], kind="stable")[:singles] + 1)
+        at_once = histories_at_once(vocabulary)
+        for first in range(0, singles, at_once):
+            batch = items[first : first + at_once, None].to(teacher.device)
+            scores = teacher.row_scores(batch, torch.ones_like(batch[:, 0]))[:, 1:vocabulary]
+            logs[mu * xi :][first : first + at_once] = torch.log_softmax(scores, dim=-1).cpu()
+    left, right, bias = factorise(logs, latent_dim, seed)
     pad = torch.nn.functional.pad
     return Summary(
-        left.view(mu, xi, -1).contiguous(),
+        left[: mu * xi].view(mu, xi, -1).contiguous(),
         temperature * pad(right.T, (1, 0)).contiguous(),
         temperature * pad(bias, (1, 0)),
         temperature,

@@ -316,8 +316,9 @@ class FarziTrainer(RowTrainer):
         else:
             teacher = self.teacher(last_only=True)
             start = teacher_start(
-                histories, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed
-            )
+                histories, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed,
+                singles=options.singles(len(counts)),
+            )  # fmt: skip
         return start if options.inputs == "soft" else replace(start, inputs=histories)
 
     def _histories(self, sequences, counts, draw):

@@ -97,7 +97,7 @@ def test_a_summary_may_be_as_long_as_the_model_reads_and_its_target(make_config,
 WHOLE = {
     "farzi_sequences": 1, "farzi_length": 3, "farzi_latent_dim": 1, "farzi_inner_steps": 1, "farzi_inner_batch_size": 1,
     "farzi_start_draws": 1,
-    "farzi_start_covering": 0,
+    "farzi_start_covering": 0, "farzi_start_singles": 0,
     "farzi_outer_steps": 0, "farzi_outer_batch_size": 1, "farzi_window": 1, "farzi_trajectories": 1,
     "farzi_checkpoint_every": -1, "farzi_outer_block": 1, "farzi_eval_step": 1, "farzi_eval_students": 1,
     "farzi_stopping_step": 1, "farzi_student_steps": 1, "farzi_student_eval_step": 1, "farzi_pool_models": 1, "farzi_seeds": 1,
@@ -110,7 +110,7 @@ ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps
 NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_generated", "farzi_outer_average",
                 "farzi_pretrained", "farzi_window_from",
                 "weight_decay"]  # fmt: skip
-OPTIONAL = {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_tucker_ranks"}
+OPTIONAL = {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_start_singles", "farzi_tucker_ranks"}
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_student_learning_rates", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]

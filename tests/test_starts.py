@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recbole_farzi.errors import DataError
+from recbole_farzi.options import read_options
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.starts import covering_windows, pick_windows, random_start, spectral_start, teacher_start
 
@@ -73,6 +74,42 @@ def test_teacher_start_of_full_rank_is_what_the_teacher_expects(teacher, windows
     torch.testing.assert_close(summary.distributions()[:, 0, 1:], first, rtol=1e-3, atol=1e-5)
 
 
+def test_single_items_change_nothing_where_the_rank_suffices(teacher, windows, tiny_split):
+    summary = teacher_start(windows, teacher, tiny_split.counts, tiny_split.vocabulary, 1.0, 0.0, seed=0, singles=20)
+    with torch.no_grad():
+        expected = torch.softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+    assert summary.latent.shape == (4, 11, tiny_split.vocabulary)
+    torch.testing.assert_close(summary.distributions()[:, 1:, 1:], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_decoder_fits_what_the_teacher_expects_after_the_most_frequent_single_items(teacher, windows, tiny_split):
+    """Better than one that was fitted to the windows alone, which it fits worse."""
+    frequent = torch.from_numpy(np.argsort(-tiny_split.counts[1:], kind="stable")[:20] + 1)
+    with torch.no_grad():
+        after = torch.log_softmax(teacher.row_scores(frequent[:, None], torch.ones(20, dtype=torch.int64))[:, 1:], dim=-1)
+        inside = torch.log_softmax(teacher.scores(windows[:, :-1])[..., 1 : tiny_split.vocabulary], dim=-1)
+
+    def divergences(singles):
+        """Of the single items, from the best that the decoder can do for them; of the windows."""
+        summary = teacher_start(windows, teacher, tiny_split.counts, 3, 1.0, 0.0, seed=0, singles=singles)
+        latent = torch.zeros(20, 3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([latent], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss():
+            optimizer.zero_grad()
+            made = torch.log_softmax(latent @ summary.decoder[:, 1:] + summary.bias[1:], dim=-1)
+            value = (after.exp() * (after - made)).sum(dim=-1).mean()
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        p = summary.distributions()[:, 1:, 1:].clamp_min(1e-30)
+        return loss().item(), (inside.exp() * (inside - p.log())).sum(dim=-1).mean().item()
+
+    without, fitted = divergences(0), divergences(20)
+    assert fitted[0] < without[0] and fitted[1] > without[1]
+
+
 def test_teacher_start_in_blocks_is_the_whole(teacher, windows, tiny_split, monkeypatch):
     whole = teacher_start(windows, teacher, tiny_split.counts, 3, 1.0, 0.5, seed=0)
     read, scores = [], teacher.scores
@@ -102,6 +139,15 @@ def test_own_item_pulls_towards_the_real_event(teacher, windows, tiny_split):
         return summary.distributions().gather(-1, windows.unsqueeze(-1)).mean().item()
 
     assert share(0.0) < share(1.0) < share(5.0)
+
+
+def test_as_many_single_items_count_as_there_are_or_as_memory_holds(make_config):
+    def singles(vocabulary, **options):
+        return read_options(make_config(**options)[0]).summary.singles(vocabulary)
+
+    assert singles(1000) == 999 and singles(1000, farzi_start_singles=10) == 10 and singles(9, farzi_start_singles=10) == 8
+    assert singles(1000, farzi_start_singles=0) == singles(1000, farzi_start="spectral") == 0
+    assert singles(2**20) * 2**20 * 4 == 64 * 2**20 and singles(2**30) == 1
 
 
 def test_spectral_start_spreads_an_event_over_items_of_the_same_histories():
