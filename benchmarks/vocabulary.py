@@ -119,7 +119,8 @@ def measure(items, sequences, steps, whole):
     windows = generate_windows(teacher, split.counts, sequences, LENGTH, split.sequences.repeats, 0)
     if whole or items * sequences <= LARGEST_START:
         with Peak() as start_cost:
-            start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0)
+            singles = options.summary.singles(len(split.counts))
+            start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0, singles=singles)
     else:
         start, start_cost = random_start(sequences, LENGTH, options.summary.latent_dim, len(split.counts), 1.0, 0), None
     start = replace(start, inputs=windows)

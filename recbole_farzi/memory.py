@@ -109,7 +109,7 @@ class Plan:
         rows: that evaluation has of a user at the most: as many as events are read, where every position is predicted.
         by_blocks: the inner loop reads soft events in blocks of items, so that ``P`` never exists.
         from_teacher: the start is factorised from a teacher's predictions; others are made without ``P``.
-        singles: further predictions that it is factorised from, after one item each.
+        start_singles: further predictions that it is factorised from, after one item each.
         writes: the teacher writes histories.
         rows_per_window: that a model has in a batch of training on real events: more than one if it cannot read all positions at once.
     """
@@ -131,7 +131,7 @@ class Plan:
     rows: int = 1
     by_blocks: bool = False
     from_teacher: bool = True
-    singles: int = 0
+    start_singles: int = 0
     writes: bool = False
     rows_per_window: int = 1
 
@@ -164,7 +164,7 @@ def plan(config, options, student):
         rows=student.model.max_seq_length if config["farzi_positions"] == "every" else 1,
         by_blocks=student.traits.by_blocks(summary.sequences * summary.length),
         from_teacher=summary.start == "teacher",
-        singles=summary.singles(student.vocabulary),
+        start_singles=summary.singles(student.vocabulary),
         writes=summary.inputs == "generated" or outer.written > 0,
         rows_per_window=ROWS_PER_WINDOW if student.traits.by_rows else 1,
     )
@@ -285,8 +285,8 @@ def _peak(function, device):
 def needed(plan, costs):
     """Bytes that a plan takes at its most in each stage: ``{stage: bytes}``.
 
-    ``the start`` is made in main memory: it is factorised from the logits of all soft events if a teacher predicts it, and what the
-    teacher writes is drawn there; ``distillation`` holds the models' states, the soft events with
+    ``the start`` is made in main memory: it is factorised from the logits of all soft events, and of single items, if a teacher predicts it,
+    and what the teacher writes is drawn there; ``distillation`` holds the models' states, the soft events with
     their gradients (what they are made of, where they are read in blocks), and either an inner step with its products or an outer
     loss; ``training`` a batch of real windows with the optimiser; ``evaluation`` the scores of a batch of users.
     """
@@ -297,7 +297,7 @@ def needed(plan, costs):
     whole = 0 if plan.by_blocks else soft_events
     summary = (plan.sequences * plan.length + plan.vocabulary) * plan.latent_dim * _REAL
     decomposition = 6 * plan.vocabulary * (plan.latent_dim + 10) * _REAL  # of a few more vectors than the rank
-    predicted = soft_events + plan.singles * plan.vocabulary * _REAL
+    predicted = soft_events + plan.start_singles * plan.vocabulary * _REAL
     factorised = _START * predicted + min(3 * predicted, _BLOCKS * SCORES_IN_MEMORY)
     written = bytes_at_once(plan.vocabulary) if plan.writes else 0
     states = (stored_states(plan.window, plan.checkpoint_every) + plan.trajectories) * inner_state
@@ -339,7 +339,7 @@ def available(device):
 
 # Option of each field that may be lowered, and to what it may be.
 _LOWERED = {
-    "the start": ("sequences",),
+    "the start": ("sequences", "start_singles"),
     "distillation": ("outer_block", "inner_batch_size", "sequences"),
     "training": ("train_batch_size",),
     "evaluation": ("eval_batch_size",),
@@ -390,7 +390,7 @@ def _nearest(plan, costs, room):
         if not smaller:
             return None
         plan = choices[min(smaller)[1]]
-    for field in ("sequences", "inner_batch_size", "outer_block", "train_batch_size", "eval_batch_size"):
+    for field in ("sequences", "start_singles", "inner_batch_size", "outer_block", "train_batch_size", "eval_batch_size"):
         low, high = getattr(plan, field), getattr(first, field)
         while low < high:  # the largest that fits
             middle = (low + high + 1) // 2

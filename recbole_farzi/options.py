@@ -67,8 +67,8 @@ class SummaryOptions:
         return max(_CANDIDATES, 4 * self.sequences)
 
     def singles(self, vocabulary):
-        """Single items after which the teacher's predictions count for the start, of a vocabulary (with padding)."""
-        if self.start != "teacher":
+        """Single items after which the teacher's predictions count for the start, at most, of a vocabulary (with padding)."""
+        if self.start != "teacher" or self.latent_dim >= self.sequences * self.length:  # any ``M`` can then make the events
             return 0
         most = max(1, _SINGLES_IN_MEMORY // (4 * vocabulary)) if self.start_singles is None else self.start_singles
         return min(most, vocabulary - 1)

@@ -157,12 +157,14 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
         own_item: weight of the event itself.
         seed: of the randomised decomposition.
         batch_size: windows that the teacher reads at once, fewer where their scores take too much memory.
-        singles: number of those items.
+        singles: most of those items; ones that never occur are left out.
     """
     vocabulary, (mu, xi) = len(counts), windows.shape
     batch_size = min(batch_size, rows_in_memory(windows, vocabulary, SCORES_IN_MEMORY))
     teacher.eval()
-    logs = torch.empty(mu * xi + singles, vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
+    frequent = np.argsort(-np.asarray(counts)[1:], kind="stable")[:singles] + 1
+    items = torch.from_numpy(frequent[np.asarray(counts)[frequent] > 0])  # of others the teacher knows nothing
+    logs = torch.empty(mu * xi + len(items), vocabulary - 1)  # written in place: for a large vocabulary it is what takes the memory
     with torch.no_grad():
         for batch, rows in zip(windows.split(batch_size), logs[: mu * xi].view(mu, xi, -1).split(batch_size)):
             batch = batch.to(teacher.device)
@@ -170,9 +172,8 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
             first = _log_popularity(counts)[1:].to(teacher.device).expand(len(batch), 1, -1)
             logits = torch.cat([first, expected], dim=1) + own_item * teacher.similarities(batch)
             rows.copy_(torch.log_softmax(logits.cpu(), dim=-1))
-        items = torch.from_numpy(np.argsort(-np.asarray(counts)[1:], kind="stable")[:singles] + 1)
         at_once = histories_at_once(vocabulary)
-        for first in range(0, singles, at_once):
+        for first in range(0, len(items), at_once):
             batch = items[first : first + at_once, None].to(teacher.device)
             scores = teacher.row_scores(batch, torch.ones_like(batch[:, 0]))[:, 1:vocabulary]
             logs[mu * xi :][first : first + at_once] = torch.log_softmax(scores, dim=-1).cpu()

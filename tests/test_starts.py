@@ -82,6 +82,19 @@ def test_single_items_change_nothing_where_the_rank_suffices(teacher, windows, t
     torch.testing.assert_close(summary.distributions()[:, 1:, 1:], expected, rtol=1e-3, atol=1e-5)
 
 
+def test_single_items_that_never_occur_do_not_count_and_others_are_read_in_batches(teacher, windows, tiny_split, monkeypatch):
+    counts, read, row_scores = tiny_split.counts.copy(), [], teacher.row_scores
+    counts[5:] = 0
+    monkeypatch.setattr(teacher, "row_scores", lambda ids, lengths: read.append(ids.tolist()) or row_scores(ids, lengths))
+    whole = teacher_start(windows, teacher, counts, 3, 1.0, 0.0, seed=0, singles=len(counts))
+    assert sorted(read[0]) == [[1], [2], [3], [4]] and len(read) == 1
+    monkeypatch.setattr("recbole_farzi.starts.histories_at_once", lambda vocabulary: 3)
+    parts = teacher_start(windows, teacher, counts, 3, 1.0, 0.0, seed=0, singles=len(counts))
+    assert read[1] + read[2] == read[0] and len(read) == 3
+    for one, other in zip(parts.tensors, whole.tensors):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_the_decoder_fits_what_the_teacher_expects_after_the_most_frequent_single_items(teacher, windows, tiny_split):
     """Better than one that was fitted to the windows alone, which it fits worse."""
     frequent = torch.from_numpy(np.argsort(-tiny_split.counts[1:], kind="stable")[:20] + 1)
@@ -147,6 +160,7 @@ def test_as_many_single_items_count_as_there_are_or_as_memory_holds(make_config)
 
     assert singles(1000) == 999 and singles(1000, farzi_start_singles=10) == 10 and singles(9, farzi_start_singles=10) == 8
     assert singles(1000, farzi_start_singles=0) == singles(1000, farzi_start="spectral") == 0
+    assert singles(1000, farzi_latent_dim=44) == 0 < singles(1000, farzi_latent_dim=43)  # of 4 sequences of 11 events
     assert singles(2**20) * 2**20 * 4 == 64 * 2**20 and singles(2**30) == 1
 
 

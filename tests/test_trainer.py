@@ -76,6 +76,15 @@ def test_a_start_whose_score_is_no_number_is_not_the_best(make_trainer, tiny_spl
     assert equal(start, trainer._make_start(tiny_split.sequences, tiny_split.counts, 1))
 
 
+def test_starts_are_fitted_to_single_items_too(make_trainer, tiny_split):
+    starts = []
+    for singles in (0, None):
+        trainer = make_trainer(farzi_start_singles=singles, farzi_outer_steps=0)
+        trainer.fit(tiny_split.train, tiny_split.valid)
+        starts.append(trainer._make_start(tiny_split.sequences, tiny_split.counts, 0))
+    assert torch.equal(starts[0].inputs, starts[1].inputs) and not torch.equal(starts[0].decoder, starts[1].decoder)
+
+
 @pytest.mark.parametrize("metric", ["CrossEntropy", "NDCG@10"])  # one that falls as it gets better, one that rises
 def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny_split, monkeypatch, metric):
     options = {"farzi_start_draws": 2, "farzi_start_covering": 2, "valid_metric": metric, "farzi_outer_steps": 0}

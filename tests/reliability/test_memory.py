@@ -196,6 +196,18 @@ def test_only_a_teachers_start_is_factorised():
     assert needed(plan, COSTS)["the start"] > 4 * 50 * 51 * 1_000_000 > needed(replace(plan, from_teacher=False), COSTS)["the start"]
 
 
+def test_single_items_are_planned_and_may_be_fewer(make_config, tiny_split):
+    plan = replace(PLAN, sequences=10, start_singles=999)
+    room = needed(replace(plan, start_singles=500), COSTS)["the start"]
+    assert needed(replace(plan, start_singles=0), COSTS)["the start"] < room < needed(plan, COSTS)["the start"]
+    with pytest.raises(OptionError, match="it fits with --farzi_start_singles=500"):
+        check_plan(plan, COSTS, 10**12, main=room)
+    for singles, planned in ((None, tiny_split.vocabulary - 1), (7, 7)):
+        config, model_class = make_config(farzi_start_singles=singles)
+        student = Student(ModelFactory(model_class, config, tiny_split.train.dataset)(0), config=config)
+        assert memory.plan(config, read_options(config), student).start_singles == planned
+
+
 def test_over_a_large_vocabulary_less_is_measured_to_the_same_line(make_distiller, monkeypatch):
     _, distiller = make_distiller()
 
