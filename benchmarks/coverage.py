@@ -25,11 +25,10 @@ def main():
     parser.add_argument("-d", "--datasets", nargs="+", default=["ml-100k"])
     parser.add_argument("--draws", type=int, default=4, help="starts of each kind, on other histories each")
     known, rest = parser.parse_known_args()
-    rows = []
+    rows, given = [], parse_overrides(rest)
+    if given.get("farzi_inputs") == "soft":
+        parser.error("farzi_inputs=soft shows no items that could be counted")
     for dataset in known.datasets:
-        given = {name: value for name, value in parse_overrides(rest).items() if dataset != "ml-100k" or name != "data_path"}
-        if given.get("farzi_inputs") == "soft":
-            parser.error("farzi_inputs=soft shows no items that could be counted")
         trainer, split, _ = start_on_validation(known.model, dataset, given, STUDENTS)
         summary = replace(trainer.options.summary, start_draws=known.draws, start_covering=known.draws)
         trainer.options = replace(trainer.options, summary=summary)

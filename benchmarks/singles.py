@@ -26,8 +26,7 @@ def main():
     known, rest = parser.parse_known_args()
     rows = []
     for dataset in known.datasets:
-        given = {name: value for name, value in parse_overrides(rest).items() if dataset != "ml-100k" or name != "data_path"}
-        trainer, split, _ = start_on_validation(known.model, dataset, given, STUDENTS)
+        trainer, split, _ = start_on_validation(known.model, dataset, parse_overrides(rest), STUDENTS)
         summary = replace(trainer.options.summary, start_draws=known.draws, start_covering=known.draws)
         for singles in (0, None):
             found = []

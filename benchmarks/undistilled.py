@@ -23,13 +23,15 @@ def start_on_validation(model, dataset, options, students):
 
     Args:
         model, dataset: names, as on the command line.
-        options: options given by whoever runs the script.
+        options: options given by whoever runs the script; ``data_path`` does not count for ML-100K, which RecBole carries.
         students: whose mean counts.
 
     Returns:
         ``(trainer, split, metrics)``: a :class:`recbole_farzi.trainer.FarziTrainer` that took no outer step, with its pool, the
         data, and the means.
     """
+    if dataset == "ml-100k":
+        options = {name: value for name, value in options.items() if name != "data_path"}
     given = {
         "show_progress": False, "state": "ERROR", **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0,
         "farzi_eval_students": students,
@@ -50,8 +52,6 @@ def starts_on_validation(model, dataset, options, students, draws):
     Returns:
         ``(trainer, means)``: means over the draws, and ``"crossentropy, spread"``, their standard deviation.
     """
-    if dataset == "ml-100k":
-        options = {name: value for name, value in options.items() if name != "data_path"}  # RecBole carries it
     trainer, split, metrics = start_on_validation(model, dataset, options, students)
     found = [metrics]
     for draw in range(1, draws):

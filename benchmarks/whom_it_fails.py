@@ -1,11 +1,11 @@
 """Whom a summary fails: test rows by whether it shows their last item as history, and by whether training data have the pair.
 
-    python benchmarks/shown_items.py DATASET REPORT_DIR=SUMMARY_DIR ... [--data_path=datasets]
+    python benchmarks/whom_it_fails.py DATASET REPORT_DIR=SUMMARY_DIR ... [options of the runs, such as --data_path=datasets]
 
 The pair is the last item of a test row's history and the item that follows: in training data where somebody had one right after
 the other. A REPORT_DIR holds ``results.json`` and ``rows.npz`` of the summary in SUMMARY_DIR. A summary has fewer events than most datasets have
 items: an item that none of its histories shows, a student knows from having to predict it alone. Several distillations are
-pooled. Writes ``results/quality/shown-DATASET.csv`` and ``.md``.
+pooled. Writes ``results/quality/whom-it-fails-DATASET.csv`` and ``.md``.
 
 Intervals: bootstrap over test users, the same for all models and distillations; students are averaged first.
 """
@@ -37,10 +37,12 @@ def shown_of(folder):
     return set(table.loc[table["position:float"] < table["position:float"].max(), "item_id:token"])
 
 
-def pairs_of(dataset, options):
-    """Tokens of items that somebody had right after each other in training."""
+def pairs_of(dataset, options, events):
+    """Tokens of items that somebody had right after each other in training, of so many events."""
     config, _ = build_config("SASRec", dataset, (), {"state": "ERROR", "show_progress": False, **options})
     split = load_split(config)
+    if split.sequences.events != events:
+        sys.exit(f"with these options {dataset} has {split.sequences.events:,} training events, the reports {events:,}: give those of the runs")
     tokens = split.train.dataset.field2id_token[config["ITEM_ID_FIELD"]]
     return {tuple(tokens[list(pair)]) for items in split.sequences.items for pair in itertools.pairwise(items)}
 
@@ -93,9 +95,10 @@ def main():
     arguments, rest = parser.parse_known_args()
     pairs = [tuple(map(Path, pair.split("=", 1))) for pair in arguments.pairs]
     for report, _ in pairs:
-        if read_json(report / "results.json")["dataset"] != arguments.dataset:
+        results = read_json(report / "results.json")
+        if results["dataset"] != arguments.dataset:
             sys.exit(f"{report} is not of {arguments.dataset}")
-    table = pd.DataFrame(lines(pairs, pairs_of(arguments.dataset, parse_overrides(rest))))
+    table = pd.DataFrame(lines(pairs, pairs_of(arguments.dataset, parse_overrides(rest), results["data"]["training_events"])))
     shown = pd.DataFrame(
         {
             "test rows": table["kind"],
@@ -112,13 +115,13 @@ def main():
         f"# Whom a summary fails: {arguments.dataset}\n\nOn test, {len(pairs)} distillations: users whose last item a history of the "
         "summary shows, and the others; users whose last item and the one that follows somebody had right after each other in training "
         "data, and the others. 95% intervals over users.\n\n"
-        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\nMade by `python benchmarks/shown_items.py {arguments.dataset} "
+        f"{shown.to_markdown(index=False, disable_numparse=True)}\n\nMade by `python benchmarks/whom_it_fails.py {arguments.dataset} "
         "REPORT_DIR=SUMMARY_DIR ... --data_path=DIR` from the reports of "
         f"[distillations-{arguments.dataset}.md](distillations-{arguments.dataset}.md).\n"
     )
     FOLDER.mkdir(parents=True, exist_ok=True)
-    write_text(FOLDER / f"shown-{arguments.dataset}.csv", table.to_csv(index=False))
-    write_text(FOLDER / f"shown-{arguments.dataset}.md", text)
+    write_text(FOLDER / f"whom-it-fails-{arguments.dataset}.csv", table.to_csv(index=False))
+    write_text(FOLDER / f"whom-it-fails-{arguments.dataset}.md", text)
     print(text)
 
 
