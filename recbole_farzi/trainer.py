@@ -61,6 +61,8 @@ class FarziTrainer(RowTrainer):
         step_seconds: processor time that its outer steps took, validations left out.
         written: histories that the teacher wrote, for starts and for the outer loss.
         writing_seconds: that it took for them.
+        starts: starts that were made; the best on validation is :attr:`start`.
+        starting_seconds: that it took for them, their histories left out.
         identity: :class:`recbole_farzi.provenance.Identity` of the run, once :meth:`fit` has begun.
 
     Raises:
@@ -85,6 +87,8 @@ class FarziTrainer(RowTrainer):
         self.step_seconds = 0.0
         self.written = 0
         self.writing_seconds = 0.0
+        self.starts = 0
+        self.starting_seconds = 0.0
         self.identity = None
 
     def _check_that_the_teacher_can_write(self):
@@ -300,10 +304,14 @@ class FarziTrainer(RowTrainer):
         return self._start_on(self._histories(sequences, counts, draw), sequences, counts)
 
     def _start_on(self, histories, sequences, counts):
+        begun = time.perf_counter()
         start, ranks = self._start_as_made(histories, sequences, counts), self.options.summary.tucker_ranks
         if ranks is not None:  # what is distilled can be no nearer to it
             start = replace(start, latent=compose(*decompose(start.latent, ranks)))
-        return self._as_kept(start).to(self.device)
+        kept = self._as_kept(start).to(self.device)
+        self.starts += 1
+        self.starting_seconds += time.perf_counter() - begun
+        return kept
 
     def _start_as_made(self, histories, sequences, counts):
         options, seed = self.options.summary, self.config["seed"]

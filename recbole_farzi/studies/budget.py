@@ -22,14 +22,16 @@ class Costs(NamedTuple):
     """Seconds that a trial takes for each of its parts.
 
     Attributes:
-        setup: reading the data, measuring memory, making a start.
-        window: writing a history of the outer loss.
+        setup: reading the data, measuring memory.
+        start: making a start on given histories.
+        window: writing a history.
         step: an outer step.
         validation: training one student and evaluating it.
         pool: a teacher, once for each seed.
     """
 
     setup: float
+    start: float
     window: float
     step: float
     validation: float
@@ -60,7 +62,7 @@ def step_options(options):
     return {**options, **_PROBED, "farzi_outer_steps": TIMED_STEPS, "farzi_eval_step": TIMED_STEPS}
 
 
-def measured(moments, pool_seconds, writing=0.0, written=0):
+def measured(moments, pool_seconds, writing=0.0, written=0, starting=0.0, starts=0):
     """:class:`Costs` from the moments of a probe.
 
     Args:
@@ -68,12 +70,14 @@ def measured(moments, pool_seconds, writing=0.0, written=0):
         pool_seconds: that building its pool took.
         writing: seconds that writing histories took.
         written: number of those.
+        starting: seconds that making starts took.
+        starts: number of those.
     """
     begun, first, second, third = moments
     step = max((second - first) - (third - second), 0.0) / (PROBE_STEPS - 2)
     validation = max(third - second - step, 0.0)
-    setup = max(first - begun - validation - writing, 0.0)
-    return Costs(setup, writing / max(written, 1), step, validation, pool_seconds)
+    setup = max(first - begun - validation - writing - starting, 0.0)
+    return Costs(setup, starting / max(starts, 1), writing / max(written, 1), step, validation, pool_seconds)
 
 
 def dearest(costs):
@@ -92,8 +96,8 @@ def seconds_of(costs, outer, summary, students):
     """
     draws = summary.start_draws + summary.start_covering
     validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
-    writing = (outer.written + summary.written) * costs.window
-    return costs.setup + writing + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
+    before = costs.setup + draws * costs.start + (outer.written + summary.written) * costs.window
+    return before + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 
 
 def seconds_of_study(costs, trials, seeds, jobs):

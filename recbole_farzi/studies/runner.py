@@ -321,7 +321,8 @@ class _Planner:
         outcome, _ = self._probed(point, options, watch, afresh=True)  # what was interrupted says nothing of the time
         moments = watch.moments
         moments[0] += outcome["pool_seconds"]  # the teacher is no part of a trial
-        cost = budgets.measured(moments, outcome["pool_seconds"], outcome["writing_seconds"], outcome["written"])
+        parts = (outcome[key] for key in ("pool_seconds", "writing_seconds", "written", "starting_seconds", "starts"))
+        cost = budgets.measured(moments, *parts)
         write_json(kept, list(cost))
         return cost
 

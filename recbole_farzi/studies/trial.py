@@ -145,6 +145,8 @@ def _distil(setting, options, folder, pools, final, tell):
             "step_seconds": trainer.step_seconds,
             "pool_seconds": pool.seconds,
             "writing_seconds": trainer.writing_seconds,
+            "starts": trainer.starts,
+            "starting_seconds": trainer.starting_seconds,
             "written": trainer.written,
         }
         if final:

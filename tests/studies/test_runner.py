@@ -187,12 +187,26 @@ def test_a_search_that_names_a_value_twice_comes_to_an_end(small, workplace):
 
 
 def test_what_a_teacher_writes_is_part_of_a_trials_time(make_config):
-    costs = runner.budgets.measured([0.0, 10.0, 14.0, 17.0], 5.0, writing=4.0, written=8)
-    assert costs == runner.budgets.Costs(setup=3.5, window=0.5, step=0.5, validation=2.5, pool=5.0)
+    costs = runner.budgets.measured([0.0, 10.0, 14.0, 17.0], 5.0, writing=4.0, written=8, starting=1.5, starts=2)
+    assert costs == runner.budgets.Costs(setup=2.0, start=0.75, window=0.5, step=0.5, validation=2.5, pool=5.0)
     options = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1)[0])
     none = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1, farzi_outer_generated=0.0)[0])
     times = [runner.budgets.seconds_of(costs, given.outer, given.summary, 0) for given in (options, none)]
     assert options.outer.written == 24 and times[0] - times[1] == 24 * 0.5
+
+
+def test_each_start_that_competes_is_part_of_a_trials_time(make_config):
+    costs = runner.budgets.Costs(setup=2.0, start=0.75, window=0.0, step=0.5, validation=2.5, pool=5.0)
+    given = {"farzi_start_covering": 0, "farzi_eval_students": 2}
+    few, many = (read_options(make_config(farzi_start_draws=draws, **given)[0]) for draws in (2, 5))
+    times = [runner.budgets.seconds_of(costs, options.outer, options.summary, 0) for options in (few, many)]
+    assert times[1] - times[0] == 3 * (0.75 + 2 * 2.5)  # made, and validated with two students
+
+
+def test_the_trainer_tells_how_long_its_starts_took(make_trainer, tiny_split):
+    trainer = make_trainer(farzi_start_draws=2, farzi_start_covering=1, farzi_outer_steps=1, farzi_eval_step=1)
+    trainer.fit(tiny_split.train, tiny_split.valid, saved=False)
+    assert trainer.starts == 3 and trainer.starting_seconds > 0
 
 
 @pytest.mark.parametrize("hidden, devices", [(None, ["0", "1", "2"]), ("2,3,5", ["2", "3", "5"])])
