@@ -7,6 +7,7 @@ import ast
 import difflib
 import functools
 import inspect
+import os
 import re
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["build_config", "parse_overrides", "properties_directory"]
 
 _READS = re.compile(r"""config\[\s*f?["'](\w+)["']\s*\]|config\.get\(\s*["'](\w+)["']|["'](\w+)["'] (?:not )?in (?:self\.)?config\b""")
 _LONGEST_FILE = 2**18  # characters of a property file
+_PATHS = ("data_path", "checkpoint_dir", "farzi_output_path", "farzi_report_path")  # may begin with ~, which shells leave in --key=~/value
 _RUNTIME = {"model", "dataset", "config_files", "local_rank", "nproc", "world_size", "offset", "ip", "port", "device"}
 
 
@@ -120,6 +122,9 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
         raise OptionError(f"RecBole refuses these options: {_first_line(error)}") from error
     finally:
         sys.argv = argv
+    for option in _PATHS:
+        if isinstance(config[option], str):
+            config[option] = os.path.expanduser(config[option])
     if not config["use_gpu"]:
         import torch
 

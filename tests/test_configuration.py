@@ -141,6 +141,16 @@ def test_an_option_given_twice_must_agree():
         parse_overrides(["--epochs=3", "--epochs=4"])
 
 
+def test_a_path_may_begin_with_the_home_directory(workplace, write_yaml, monkeypatch):
+    """Shells leave ~ as it is in --key=~/value, and so do files."""
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    file = write_yaml("checkpoint_dir: ~/saved\nfarzi_report_path: reports/~x")
+    config, _ = build_config("SASRec", "mine", [file], {"data_path": "~/datasets"})
+    assert config["data_path"] == str(workplace / "home/datasets/mine")
+    assert config["checkpoint_dir"] == str(workplace / "home/saved")
+    assert config["farzi_report_path"] == "reports/~x"
+
+
 @pytest.mark.parametrize("value", ["exit()", "open('made', 'w')", "__import__('os').mkdir('made')"])
 def test_values_are_never_run_as_code(workplace, value):
     """RecBole evaluates every text in its config dict as Python."""

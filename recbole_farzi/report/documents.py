@@ -1,6 +1,7 @@
 """The report as text for the terminal, as Markdown, as tidy CSV, and its numbers as JSON."""
 
 import csv
+import html
 import io
 import json
 import math
@@ -55,7 +56,7 @@ def markdown_document(report):
     """The whole report in Markdown, without figures."""
     results = report.results
     title = " · ".join(str(results[name]) for name in ("dataset", "model", "date") if results.get(name))
-    parts = [f"# {tables.escape(title or 'Report')}", tables.escape(words.headline(report)) + "."]
+    parts = [f"# {_text(title or 'Report')}", _text(words.headline(report)) + "."]
     parts += words.gap_sentences(report)
     gains = words.gain_sentences(report)
     parts += ["## Who gains, who loses", _bullets(gains)] if gains else []
@@ -69,11 +70,11 @@ def markdown_document(report):
         title, _, about = words.kind_title(kind)
         parts += [f"## {title}", f"{about} {words.strata_notes(report)}".strip()] if by_metric else []
         for table in by_metric.values():
-            parts += [f"### {tables.escape(table.title)}", tables.to_markdown(table)]
+            parts += [f"### {_text(table.title)}", tables.to_markdown(table)]
     grids = tables.grid_tables(report)
     parts += ["## Users by items"] if grids else []
     for table in grids.values():
-        parts += [f"### {tables.escape(table.title)}", tables.to_markdown(table)]
+        parts += [f"### {_text(table.title)}", tables.to_markdown(table)]
     unseen = words.unseen_sentences(report)
     parts += ["## Never seen in training", _bullets(unseen)] if unseen else []
     for table in (tables.settings_table(report), tables.environment_table(report)):
@@ -83,7 +84,7 @@ def markdown_document(report):
         parts += ["## To make it again", textwrap.indent(" ".join(str(results["command"]).split()), "    ")]
         parts += ["The report alone, from what was saved, without training:", "    python run_farzi.py --report THIS_FOLDER"]
     parts += ["## What the words mean"]
-    parts += ["\n".join(f"* **{tables.escape(term)}**: {tables.escape(text)}" for term, text in words.glossary(report))]
+    parts += ["\n".join(f"* **{_text(term)}**: {_text(text)}" for term, text in words.glossary(report))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -140,8 +141,13 @@ def _wrap(text, width):
     return textwrap.fill(tables.printable(text), width, subsequent_indent="  ", break_on_hyphens=False)
 
 
+def _text(text):
+    """Text for Markdown outside tables: no HTML in it counts."""
+    return html.escape(str(text), quote=False)
+
+
 def _bullets(sentences):
-    return "\n".join(f"* {tables.escape(sentence)}" for sentence in sentences)
+    return "\n".join(f"* {_text(sentence)}" for sentence in sentences)
 
 
 def _twelve_digits(value):

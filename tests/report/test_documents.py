@@ -89,6 +89,7 @@ def test_markdown_has_the_numbers_the_command_and_no_markup_of_others():
     assert "    python run_farzi.py -m SASRec -d invented-100k" in text.splitlines()
     assert "| full data | 3 | 0.1" in text
     assert "### cross-entropy, items by occurrences" in text
+    assert "training run: the recipe's steps" in text  # an apostrophe is one
 
 
 def test_markdown_command_stays_in_its_block():
