@@ -21,9 +21,8 @@ from pathlib import Path
 
 from recbole_farzi.report import read_saved
 from recbole_farzi.report.aggregate import aggregate
-from recbole_farzi.report.figures import in_front
-from recbole_farzi.report.tables import comparison_table, strata_tables, to_markdown, values_table
-from recbole_farzi.report.words import headline, kilobytes
+from recbole_farzi.report.tables import contenders_table, to_markdown
+from recbole_farzi.report.words import gain_sentences, headline, headline_metrics, kilobytes, main_metrics, metric_name
 from recbole_farzi.storage import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,19 +33,19 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 def readme_block(results, rows, record):
     """Markdown: headline, tables, the command and the machine; ``record`` is the folder of the full report."""
     report = aggregate(results, rows)
-    front = in_front(report)
-    few = replace(report, contenders=tuple(contender for contender in report.contenders if contender.key in front))
     environment, distillation = results["environment"], results["distillation"]
     minutes = (results["pool"]["seconds"] + distillation["seconds"]) / 60
-    metric = "hit@10" if "hit@10" in report.metrics else report.metrics[0]
-    strata = [tables[metric] for tables in strata_tables(few, [metric]).values() if metric in tables]
+    few = [*headline_metrics(report), *(metric for metric in report.metrics if metric == "crossentropy")]
+    left_out = [metric_name(metric) for metric in main_metrics(report) if metric not in few]
+    others = f" {', '.join(left_out)}, other strata and metrics, and what each contender is: in the report." if left_out else ""
     parts = [
         BEGIN,
         f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M`, its bias and the items of the histories.)",
         f"![The report of this run]({record}/report.png)",
-        to_markdown(values_table(report)),
-        to_markdown(comparison_table(report)),
-        *(f"{table.title}:\n\n{to_markdown(table)}" for table in strata),
+        to_markdown(contenders_table(replace(report, metrics=few))),
+        "In brackets 95% intervals over users and students and, after the semicolon, per cent of full data (of the cross-entropy the "
+        f"difference); ▼ significantly worse than full data, ▲ better.{others}",
+        "\n".join(f"* {sentence}" for sentence in gain_sentences(report) if metric_name("crossentropy") not in sentence),
         f"Made by `{results['command']}` ({environment['device'].upper()}, {environment['threads']} threads, PyTorch "
         f"{environment['torch']}; {minutes:.0f} minutes for the pool and {distillation['outer_steps']} outer steps), and put here by "
         f"`python benchmarks/publish.py`; everything else about it is in [`{record}`]({record}/report.md).",
