@@ -62,7 +62,7 @@ setup(
         "test": ["hypothesis>=6.100", "optuna>=4.0", "pytest>=7.4", "pytest-xdist>=3.5"],
         # For run_farzi.py --study: the search and its storage, and what draws an SVG.
         "studies": ["optuna>=4.0", "matplotlib>=3.8"],
-        # For benchmarks/adjoint.py and benchmarks/shortcuts.py: the peers, and what draws.
+        # For the scripts in benchmarks/ that compare with peers (adjoint.py, shortcuts.py), and those that draw with Matplotlib.
         "benchmarks": ["higher>=0.2.1", "matplotlib>=3.8", "torchopt>=0.7.3"],
     },
     entry_points={"console_scripts": ["run-farzi = recbole_farzi.run:main"]},

@@ -4,7 +4,8 @@
     python benchmarks/distillations.py DATASET REPORT_DIR ...
 
 A REPORT_DIR holds ``results.json`` and ``rows.npz``. Results of the same number of events are pooled. Writes
-``results/quality/distillations-DATASET.csv`` and ``.md``, and renews the README's table of all datasets from these.
+``results/quality/distillations-DATASET.csv`` and ``.md``, and renews the README's table of all datasets from these, and its picture
+(``distillations.png``; needs Matplotlib).
 
 Intervals are of a bootstrap over test users and distillations: the students of a distillation, which share its summary (and
 the models of its pool), are averaged first, and the distillations' own spread is added by Student's t
@@ -68,7 +69,7 @@ def compare(group):
                 "of each": " / ".join(f"{value:.4f}" for value in means),
             }  # fmt: skip
             if key != "full":
-                for name, draws in zip(("distillations", "students"), ways):
+                for name, draws in list(zip(("distillations", "students"), ways))[len(group) == 1 :]:  # one has no spread of its own
                     line["to full"], line[f"low, {name}"], line[f"high, {name}"] = to_full(
                         metric, mean, full, draws[:, place, m], draws[:, 0, m]
                     )
@@ -81,11 +82,11 @@ def compare(group):
 
 def shown(line):
     """The comparison with full data, as people read it."""
-    if pd.isna(line.get("to full", np.nan)):
-        return "–", "–"
     return tuple(
-        as_text(line["metric"], line["to full"], line[f"low, {name}"], line[f"high, {name}"]) for name in ("distillations", "students")
-    )
+        "–" if pd.isna(line.get(f"low, {name}", np.nan))
+        else as_text(line["metric"], line["to full"], line[f"low, {name}"], line[f"high, {name}"])
+        for name in ("distillations", "students")
+    )  # fmt: skip
 
 
 def readme_table():
@@ -106,10 +107,51 @@ def readme_table():
                     "HR@10": shown(of["hit@10"])[1],
                     "nDCG@10": shown(of["ndcg@10"])[1],
                     "cross-entropy, difference": shown(loss)[1],
-                    "cross-entropy, less than the undistilled start's by": f"{loss['start'] - loss['mean']:.3f} ({-loss['high, start']:.3f} to {-loss['low, start']:.3f})",
+                    "cross-entropy, less than the undistilled start's by": f"{loss['start'] - loss['mean']:.3f} "
+                    f"({-loss['high, start']:.3f} to {-loss['low, start']:.3f})",
                 }
             )
     return pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+
+
+def draw(path):
+    """A picture of all that is on record: start and summary against full data, with the intervals over users and students."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = []  # name, {(contender, metric): line}
+    for file in sorted(FOLDER.glob("distillations-*.csv")):
+        table = pd.read_csv(file)
+        real = table["contender"] == CONTENDERS["full"]
+        for events, lines in table[~real].groupby("events", sort=False):
+            share = events / table[real]["events"].iloc[0]
+            of = {(line["contender"], line["metric"]): line for _, line in lines.iterrows()}
+            rows.append((f"{file.stem.removeprefix('distillations-')}\n{share:.1%} of the events", of))
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(11, 1.3 + 0.55 * len(rows)), sharey=True)
+    styles = {"start": ("s", "#d55e00", 0.14), "summary": ("o", "#0072b2", -0.14)}
+    titles = ("HR@10, % of full data\n", "nDCG@10, % of full data\n", "cross-entropy less full data's, nats\n(less is better)")
+    for axis, metric, title in zip(axes, METRICS, titles):
+        less = metric == "crossentropy"
+        axis.axvline(0 if less else 100, color="#555555", linestyle="--", linewidth=1.2)
+        for key, (marker, colour, shift) in styles.items():
+            lines = [of[CONTENDERS[key], metric] for _, of in rows]
+            found = np.array([[line[name] for name in ("to full", "low, students", "high, students")] for line in lines], dtype=float)
+            mean, low, high = (found * (1 if less else 100)).T
+            axis.errorbar(
+                mean, np.arange(len(rows)) + shift, xerr=[mean - low, high - mean], fmt=marker, color=colour, capsize=3,
+                label=CONTENDERS[key] if key == "start" else "summary, distilled",
+            )  # fmt: skip
+        axis.set_title(title, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="x", color="#e6e6e6")
+    axes[0].set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.4 / figure.get_figheight(), 1, 1))
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
 
 
 def main():
@@ -159,9 +201,11 @@ def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(FOLDER / f"distillations-{arguments.dataset}.csv", table.to_csv(index=False))
     write_text(FOLDER / f"distillations-{arguments.dataset}.md", text)
+    draw(FOLDER / "distillations.png")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    write_text(ROOT / "README.md", f"{before}{BEGIN}\n\n{readme_table()}\n\n{END}{after}")
+    picture = "![Students of the summary and of its start against full data](results/quality/distillations.png)"
+    write_text(ROOT / "README.md", f"{before}{BEGIN}\n\n{picture}\n\n{readme_table()}\n\n{END}{after}")
     print(text)
 
 

@@ -37,14 +37,14 @@ def readme_block(results, rows, record):
     minutes = (results["pool"]["seconds"] + distillation["seconds"]) / 60
     few = [*headline_metrics(report), *(metric for metric in report.metrics if metric == "crossentropy")]
     left_out = [metric_name(metric) for metric in main_metrics(report) if metric not in few]
-    others = f" {', '.join(left_out)}, other strata and metrics, and what each contender is: in the report." if left_out else ""
+    others = ", ".join([*left_out, "other strata and metrics, and what each contender is: in the report."])
     parts = [
         BEGIN,
         f"**{headline(report)}.** ({kilobytes(results['summary']['bytes'])} KB are `Z`, `M`, its bias and the items of the histories.)",
         f"![The report of this run]({record}/report.png)",
         to_markdown(contenders_table(replace(report, metrics=few))),
-        "In brackets 95% intervals over users and students and, after the semicolon, per cent of full data (of the cross-entropy the "
-        f"difference); ▼ significantly worse than full data, ▲ better.{others}",
+        "In brackets behind a metric its 95% interval over users and students and, after the semicolon, per cent of full data (of the "
+        f"cross-entropy the difference); ▼ significantly worse than full data, ▲ better. {others}",
         "\n".join(f"* {sentence}" for sentence in gain_sentences(report) if metric_name("crossentropy") not in sentence),
         f"Made by `{results['command']}` ({environment['device'].upper()}, {environment['threads']} threads, PyTorch "
         f"{environment['torch']}; {minutes:.0f} minutes for the pool and {distillation['outer_steps']} outer steps), and put here by "

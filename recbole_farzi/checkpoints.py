@@ -6,7 +6,7 @@ from pathlib import Path
 from recbole.config import Config
 
 from recbole_farzi.compat import load_checkpoint
-from recbole_farzi.configuration import check_known, known_options, not_evaluated, properties_directory, read_yaml
+from recbole_farzi.configuration import check_known, expand_home, known_options, not_evaluated, properties_directory, read_yaml
 from recbole_farzi.errors import DataError, ModelError, OptionError, StorageError
 from recbole_farzi.models import resolve_model
 
@@ -125,9 +125,11 @@ def checkpoint_config(settings, config_files, overrides):
     for key in ("dataset", "model"):
         merged.pop(key, None)
     try:
-        return _quiet_config(model_class, dataset, merged), model_class
+        config = _quiet_config(model_class, dataset, merged)
     except (ValueError, TypeError, KeyError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise OptionError(f"RecBole refuses the settings of the checkpoint: {type(error).__name__}: {error}") from error
+    expand_home(config)
+    return config, model_class
 
 
 def _quiet_config(model_class, dataset, merged):

@@ -26,7 +26,7 @@ __all__ = ["build_config", "parse_overrides", "properties_directory"]
 
 _READS = re.compile(r"""config\[\s*f?["'](\w+)["']\s*\]|config\.get\(\s*["'](\w+)["']|["'](\w+)["'] (?:not )?in (?:self\.)?config\b""")
 _LONGEST_FILE = 2**18  # characters of a property file
-_PATHS = ("data_path", "checkpoint_dir", "farzi_output_path", "farzi_report_path")  # may begin with ~, which shells leave in --key=~/value
+_PATHS = ("data_path", "checkpoint_dir", "farzi_output_path", "farzi_report_path")
 _RUNTIME = {"model", "dataset", "config_files", "local_rank", "nproc", "world_size", "offset", "ip", "port", "device"}
 
 
@@ -122,9 +122,7 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
         raise OptionError(f"RecBole refuses these options: {_first_line(error)}") from error
     finally:
         sys.argv = argv
-    for option in _PATHS:
-        if isinstance(config[option], str):
-            config[option] = os.path.expanduser(config[option])
+    expand_home(config)
     if not config["use_gpu"]:
         import torch
 
@@ -138,6 +136,14 @@ def build_config(model=None, dataset=None, config_files=(), overrides=None, besi
             "(options metrics and topk)"
         )
     return config, model_class
+
+
+def expand_home(config):
+    """Home directories for ``~`` in the paths of a Config, in place: in ``--key=~/value`` and in files nobody else does it."""
+    for options in (config.final_config_dict, config.external_config_dict):
+        for name in _PATHS:
+            if isinstance(options.get(name), str):
+                options[name] = os.path.expanduser(options[name])
 
 
 def _first_given(*values):

@@ -3,6 +3,7 @@
 import os
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from recbole.config import Config
 from recbole_farzi import configuration
 from recbole_farzi.configuration import build_config, parse_overrides, properties_directory
 from recbole_farzi.errors import DataError, ModelError, OptionError
+from recbole_farzi.experiment import places
+from recbole_farzi.options import read_options
 
 THIRD_PARTY = """
     import torch
@@ -143,12 +146,14 @@ def test_an_option_given_twice_must_agree():
 
 def test_a_path_may_begin_with_the_home_directory(workplace, write_yaml, monkeypatch):
     """Shells leave ~ as it is in --key=~/value, and so do files."""
-    monkeypatch.setenv("HOME", str(workplace / "home"))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(workplace / "home"))
     file = write_yaml("checkpoint_dir: ~/saved\nfarzi_report_path: reports/~x")
-    config, _ = build_config("SASRec", "mine", [file], {"data_path": "~/datasets"})
-    assert config["data_path"] == str(workplace / "home/datasets/mine")
-    assert config["checkpoint_dir"] == str(workplace / "home/saved")
-    assert config["farzi_report_path"] == "reports/~x"
+    config, model_class = build_config("SASRec", "mine", [file], {"data_path": "~/datasets"})
+    assert Path(config["data_path"]) == workplace / "home/datasets/mine"
+    assert Path(config["checkpoint_dir"]) == workplace / "home/saved"
+    beside_the_data, report = places(config, read_options(config), model_class)
+    assert beside_the_data == workplace / "home/datasets/mine-farzi" and report == Path("reports/~x/mine-SASRec")
 
 
 @pytest.mark.parametrize("value", ["exit()", "open('made', 'w')", "__import__('os').mkdir('made')"])

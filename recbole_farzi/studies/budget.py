@@ -94,7 +94,7 @@ def seconds_of(costs, outer, summary, students):
         summary: its :class:`recbole_farzi.options.SummaryOptions`.
         students: students that are trained on test.
     """
-    draws = summary.start_draws + summary.start_covering
+    draws = 1 if summary.start == "random" else summary.start_draws + summary.start_covering
     validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
     before = costs.setup + draws * costs.start + (outer.written + summary.written) * costs.window
     return before + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation

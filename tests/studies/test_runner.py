@@ -201,6 +201,8 @@ def test_each_start_that_competes_is_part_of_a_trials_time(make_config):
     few, many = (read_options(make_config(farzi_start_draws=draws, **given)[0]) for draws in (2, 5))
     times = [runner.budgets.seconds_of(costs, options.outer, options.summary, 0) for options in (few, many)]
     assert times[1] - times[0] == 3 * (0.75 + 2 * 2.5)  # made, and validated with two students
+    random = [read_options(make_config(farzi_start="random", farzi_inputs="soft", farzi_start_draws=draws, **given)[0]) for draws in (2, 5)]
+    assert len({runner.budgets.seconds_of(costs, options.outer, options.summary, 0) for options in random}) == 1
 
 
 def test_the_trainer_tells_how_long_its_starts_took(make_trainer, tiny_split):
