@@ -14,6 +14,7 @@ spread that happens to be large makes an interval of no use: so the interval ove
 """
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -160,6 +161,8 @@ def main():
     parser.add_argument("dataset")
     parser.add_argument("reports", nargs="+", metavar="REPORT_DIR")
     arguments = parser.parse_args()
+    if importlib.util.find_spec("matplotlib") is None:
+        sys.exit("the picture needs Matplotlib: pip install -c constraints.txt -e '.[benchmarks]'")
     groups = {}
     for folder in arguments.reports:
         found = read(folder)

@@ -8,7 +8,7 @@
 
 The pictures are of report.html in a headless Chromium: its top, its strata in dark colours, and how it looks on a phone; without a
 Chromium the old ones stay, and this says so. The page itself and strata.csv are large and left out: `run_farzi.py --report FOLDER`
-makes them again from results.json and rows.npz.
+makes them again from results.json and rows.npz. So are rows of more than 1 MiB: without them a report made again has no intervals.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from recbole_farzi.storage import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+LARGEST = 2**20  # bytes of a record's rows
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -112,7 +113,10 @@ def main():
     record = ROOT / "results" / source.name
     record.mkdir(parents=True, exist_ok=True)
     for name in ("results.json", "rows.npz", "comparisons.csv", "report.md"):
-        shutil.copyfile(source / name, record / name)
+        if name == "rows.npz" and (source / name).stat().st_size > LARGEST:
+            (record / name).unlink(missing_ok=True)
+        else:
+            shutil.copyfile(source / name, record / name)
     if not take_pictures(source / "report.html", record):
         print("no Chromium found: the pictures were not taken anew", file=sys.stderr)
     if given.record_only:
