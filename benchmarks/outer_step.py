@@ -56,7 +56,7 @@ def make_distiller(block):
     factory = ModelFactory(model_class, config, split.train.dataset)
     student = Student(factory(1, dropout=False).train())
     shape = options.summary
-    start = random_start(shape.sequences, shape.length, shape.latent_dim, split.vocabulary, 1.0, 0)
+    start = random_start(shape.sequences, shape.length, shape.latent_dims[-1], split.vocabulary, 1.0, 0)
     return Distiller(
         student, student, start, options.inner, options.outer,
         lambda seed: Student(factory(seed, dropout=False), student.traits).parameter_dict(), split.sequences, 1,

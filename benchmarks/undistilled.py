@@ -60,17 +60,18 @@ def starts_on_validation(model, dataset, options, students, draws):
     return trainer, {**found.mean(), "crossentropy, spread": found["crossentropy"].std()}
 
 
-def put_on_record(name, table, config, title, text, digits=".4f"):
+def put_on_record(name, table, config, title, text, digits=".4f", script=None):
     """Write ``results/quality/NAME.csv`` and ``NAME.md``, with the command and the machine below the table.
 
     Args:
-        name: of the files, and of the script.
+        name: of the files.
         table: ``pandas.DataFrame``.
         config: RecBole's Config.
         title, text: above the table.
         digits: format of its numbers in the page.
+        script: that made it; None is called as the files are.
     """
-    machine, command = environment(config["device"]), " ".join([f"python benchmarks/{name}.py", *sys.argv[1:]])
+    machine, command = environment(config["device"]), " ".join([f"python benchmarks/{script or name}.py", *sys.argv[1:]])
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_text(FOLDER / f"{name}.csv", table.to_csv(index=False))
     write_text(

@@ -109,7 +109,7 @@ def measure(items, sequences, steps, whole):
     teacher = Student(factory(2, dropout=False), student.traits, last_only=True)
     plan = memory.plan(config, options, student)
     costs = memory.measure(
-        student, judge, LENGTH, torch.device("cpu"), options.outer.teacher, options.summary.latent_dim if plan.by_blocks else None
+        student, judge, LENGTH, torch.device("cpu"), options.outer.teacher, options.summary.latent_dims[-1] if plan.by_blocks else None
     )
     planned = memory.needed(plan, costs)
     out = {
@@ -120,9 +120,9 @@ def measure(items, sequences, steps, whole):
     if whole or items * sequences <= LARGEST_START:
         with Peak() as start_cost:
             singles = options.summary.singles(len(split.counts))
-            start = teacher_start(windows, teacher, split.counts, options.summary.latent_dim, 1.0, 0.0, 0, singles=singles)
+            start = teacher_start(windows, teacher, split.counts, options.summary.latent_dims[-1], 1.0, 0.0, 0, singles=singles)
     else:
-        start, start_cost = random_start(sequences, LENGTH, options.summary.latent_dim, len(split.counts), 1.0, 0), None
+        start, start_cost = random_start(sequences, LENGTH, options.summary.latent_dims[-1], len(split.counts), 1.0, 0), None
     start = replace(start, inputs=windows)
     distiller = Distiller(
         student, judge, start, options.inner, options.outer,

@@ -9,7 +9,7 @@ import torch
 
 from recbole_farzi.blockwise import SCORES_IN_MEMORY
 
-__all__ = ["divergence", "factorise"]
+__all__ = ["divergence", "factorise", "factorise_within"]
 
 _ROWS = 1024  # whose gradient is held at a time, fewer where that takes too much memory
 _BETAS = (0.9, 0.99)
@@ -49,6 +49,25 @@ def factorise(logs, rank, seed, steps=60, learning_rate=0.06):
             size = (v / (1.0 - _BETAS[1] ** step)).sqrt_().add_(_EPS)
             value.addcdiv_(m, size, value=-rate / (1.0 - _BETAS[0] ** step))
     return min(cut, tuple(values), key=lambda three: divergence(logs, *three).item())
+
+
+def factorise_within(logs, ranks, most_lost, judged, seed):
+    """:func:`factorise` with the first of several ranks that loses little enough, or with the last.
+
+    Args:
+        logs: logarithms of the distributions, finite, shape [n, V].
+        ranks: ascending; a single one is taken as it is.
+        most_lost: mean divergence that is little enough, in nats a row.
+        judged: so many distributions, the first ones, count for it.
+        seed: of the randomised decomposition.
+
+    Returns:
+        ``(left, right, bias)``, as :func:`factorise`; the rank is that of ``left``.
+    """
+    for rank in ranks:
+        left, right, bias = factorise(logs, rank, seed)
+        if rank == ranks[-1] or divergence(logs[:judged], left[:judged], right, bias) <= most_lost:
+            return left, right, bias
 
 
 def divergence(logs, left, right, bias):

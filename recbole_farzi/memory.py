@@ -99,7 +99,7 @@ class Plan:
         parameters: numbers that are trained in a model.
         vectors: as long as the parameters, that an inner state holds: they, and what the update rule keeps beside them.
         length: xi.
-        latent_dim: d.
+        latent_dim: d, the largest of which the start may choose.
         window: W, inner steps that are differentiated.
         trajectories: inner trajectories in flight.
         outer_block: windows of the outer loss whose scores exist at a time.
@@ -151,7 +151,7 @@ def plan(config, options, student):
         parameters=sum(p.numel() for p in student.model.parameters() if p.requires_grad),
         vectors=_vectors(options.inner),
         length=summary.length,
-        latent_dim=summary.latent_dim,
+        latent_dim=summary.latent_dims[-1],
         window=outer.window,
         trajectories=outer.trajectories if outer.unroll == "windows" and outer.window < options.inner.steps else 1,
         sequences=summary.sequences,

@@ -39,6 +39,7 @@ FACTORISATIONS = ("latent", "tucker")
 LOSSES = ("CE", "BPR", "NLL")  # which of them a model has, its own constructor says
 KERNELS = ("eager", "compiled", "captured")
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # RecBole falls back to Adam on any other
+_LATENT_DIMS = (16, 24, 32)  # of which a teacher's start takes the smallest that is enough
 _LARGEST = 1_000_000_000  # of any whole number that has no bound of its own
 _LARGEST_FLOAT = 1e30  # of any other: PyTorch computes in 32 bits, and an optimiser multiplies and divides by them
 
@@ -49,7 +50,7 @@ class SummaryOptions:
 
     sequences: int
     length: int
-    latent_dim: int
+    latent_dim: Optional[int]
     temperature: float
     start: str
     start_draws: int
@@ -62,13 +63,23 @@ class SummaryOptions:
     tucker_ranks: Optional[tuple]  # (r1, r2), where the factorisation is Tucker's
 
     @property
+    def latent_dims(self):
+        """The rank d that is asked for, or those of which a teacher's start chooses: all below the number of events. Ascending."""
+        if self.latent_dim is not None:
+            return (self.latent_dim,)
+        smallest, *larger = _LATENT_DIMS
+        if self.start != "teacher":
+            return (smallest,)
+        return (smallest, *(rank for rank in larger if rank < self.sequences * self.length))
+
+    @property
     def candidates(self):
         """Histories of which the covering draws of the start choose, each of a half."""
         return max(_CANDIDATES, 4 * self.sequences)
 
     def singles(self, vocabulary):
         """Single items after which the teacher's predictions count for the start, at most, of a vocabulary (with padding)."""
-        if self.start != "teacher" or self.latent_dim >= self.sequences * self.length:  # any ``M`` can then make the events
+        if self.start != "teacher" or self.latent_dims[-1] >= self.sequences * self.length:  # any ``M`` can then make the events
             return 0
         most = max(1, _SINGLES_IN_MEMORY // (4 * vocabulary)) if self.start_singles is None else self.start_singles
         return min(most, vocabulary - 1)
@@ -206,7 +217,7 @@ def read_options(config):
     summary = SummaryOptions(
         sequences=read.integer("farzi_sequences", at_least=1),
         length=length,
-        latent_dim=read.integer("farzi_latent_dim", at_least=1),
+        latent_dim=read.integer("farzi_latent_dim", at_least=1, optional=True),
         temperature=read.number("farzi_temperature", above=0.0),
         start=read.choice("farzi_start", STARTS),
         start_draws=read.integer("farzi_start_draws", at_least=1),

@@ -10,11 +10,13 @@ import torch
 
 from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DataError
-from recbole_farzi.factorisation import factorise
+from recbole_farzi.factorisation import factorise_within
 from recbole_farzi.generation import histories_at_once
 from recbole_farzi.summary import Summary
 
-__all__ = ["covering_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
+MOST_LOST = 0.01  # nats an event, of what a teacher predicts: a rank that loses no more is enough
+
+__all__ = ["MOST_LOST", "covering_windows", "random_start", "spectral_start", "teacher_start", "pick_windows"]
 
 
 def pick_windows(sequences, count, length, rng):
@@ -145,14 +147,15 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
     The logits of an event are the teacher's for the next item after the events before it (log popularity for the
     first), plus ``own_item`` times the similarity ``E E_x`` of all items to the event itself, ``E`` being the teacher's
     item table. ``Z``, ``M`` and the bias are what comes closest to them with rank d
-    (:func:`recbole_farzi.factorisation.factorise`); with ``singles``, to them and to what the teacher expects after each of
+    (:func:`recbole_farzi.factorisation.factorise`); of several ranks the first at which the events lose no more than
+    :data:`MOST_LOST`, or the last. With ``singles``, to them and to what the teacher expects after each of
     the most frequent items alone: few windows say little of what items they do not show have in common.
 
     Args:
         windows: item ids, shape [mu, xi].
         teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
         counts: occurrences of each item in the real data, shape [V].
-        latent_dim: d.
+        latent_dim: d, or several of which one is chosen, ascending.
         temperature: tau.
         own_item: weight of the event itself.
         seed: of the randomised decomposition.
@@ -177,7 +180,7 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
             batch = items[first : first + at_once, None].to(teacher.device)
             scores = teacher.row_scores(batch, torch.ones_like(batch[:, 0]))[:, 1:vocabulary]
             logs[mu * xi :][first : first + at_once] = torch.log_softmax(scores, dim=-1).cpu()
-    left, right, bias = factorise(logs, latent_dim, seed)
+    left, right, bias = factorise_within(logs, np.atleast_1d(latent_dim).tolist(), MOST_LOST, mu * xi, seed)
     pad = torch.nn.functional.pad
     return Summary(
         left[: mu * xi].view(mu, xi, -1).contiguous(),

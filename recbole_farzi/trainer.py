@@ -82,6 +82,7 @@ class FarziTrainer(RowTrainer):
         self.pool = None
         self.start = None
         self._candidates = None
+        self._latent_dims = None
         self.summary = None
         self.history = {}
         self.step_seconds = 0.0
@@ -139,7 +140,7 @@ class FarziTrainer(RowTrainer):
         plan = memory.plan(config, options, student)
         if plan.by_blocks and options.outer.kernels == "compiled":
             raise OptionError("farzi_kernels=compiled: so many soft events are read in blocks of items, which cannot be compiled; choose eager")
-        latent_dim = options.summary.latent_dim if plan.by_blocks else None
+        latent_dim = plan.latent_dim if plan.by_blocks else None
         costs = memory.measure(student, judge, options.summary.length, self.device, options.outer.teacher, latent_dim)
         memory.check_plan(plan, costs, memory.available(self.device), memory.available(torch.device("cpu")))
         self.pool = build_pool(
@@ -154,6 +155,7 @@ class FarziTrainer(RowTrainer):
                 "there is next to nothing to distil; more data, or another learning_rate, model or number of epochs, may help"
             )
         fingerprint = self.identity.fingerprint
+        self._latent_dims = options.summary.latent_dims
         with interruptible(lambda: "while choosing the start"):
             choice = directory / f"start-{fingerprint}.json" if saved else None
             self.start = self._choose_start(sequences, counts, valid_data, choice)
@@ -270,8 +272,10 @@ class FarziTrainer(RowTrainer):
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
             with contextlib.suppress(StorageError, KeyError, TypeError, ValueError, RuntimeError):  # the last is PyTorch's, of what fits no tensor
                 known = read_json(choice)
-                if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]):
-                    return self._start_on(self._checked(known["histories"], len(counts)), sequences, counts)
+                if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]) and known["latent_dim"] in options.latent_dims:
+                    histories, self._latent_dims = self._checked(known["histories"], len(counts)), (known["latent_dim"],)
+                    return self._start_on(histories, sequences, counts)
+        self._latent_dims = options.latent_dims
         scores, best = [], None
         for draw in range(draws):
             histories = self._histories(sequences, counts, draw)
@@ -286,7 +290,7 @@ class FarziTrainer(RowTrainer):
                 best = start, histories
         if choice is not None:
             known = {"draw": self._best_of(scores), "scores": [float(score) for score in scores], "histories": best[1].tolist()}
-            write_json(choice, known)
+            write_json(choice, {**known, "latent_dim": best[0].latent.shape[2]})
         return best[0]
 
     def _checked(self, histories, vocabulary):
@@ -317,16 +321,19 @@ class FarziTrainer(RowTrainer):
         options, seed = self.options.summary, self.config["seed"]
         if options.start == "random":
             start = random_start(
-                options.sequences, options.length, options.latent_dim, len(counts), options.temperature, seed
+                options.sequences, options.length, self._latent_dims[-1], len(counts), options.temperature, seed
             )
         elif options.start == "spectral":
-            start = spectral_start(histories, counts, sequences, options.latent_dim, options.temperature, seed)
+            start = spectral_start(histories, counts, sequences, self._latent_dims[-1], options.temperature, seed)
         else:
             teacher = self.teacher(last_only=True)
             start = teacher_start(
-                histories, teacher, counts, options.latent_dim, options.temperature, options.own_item, seed,
+                histories, teacher, counts, self._latent_dims, options.temperature, options.own_item, seed,
                 singles=options.singles(len(counts)),
             )  # fmt: skip
+            if len(self._latent_dims) > 1:  # the first start decides, for all
+                asked, self._latent_dims = self._latent_dims, (start.latent.shape[2],)
+                self.logger.info(set_color("Start", "pink") + f": rank {self._latent_dims[0]}, of {', '.join(map(str, asked))}")
         return start if options.inputs == "soft" else replace(start, inputs=histories)
 
     def _histories(self, sequences, counts, draw):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbole_farzi.factorisation import _gradient, divergence, factorise
+from recbole_farzi.factorisation import _gradient, divergence, factorise, factorise_within
 from recbole_farzi.memory import PeakBytes
 
 
@@ -52,6 +52,19 @@ def test_exact_where_the_rank_suffices_and_padded_where_it_is_more_than_there_is
         assert left.shape == (40, rank) and right.shape == (30, rank) and bias.shape == (30,)
         assert divergence(logs, left, right, bias) < 1e-6
     assert left[:, 30:].abs().max() == 0
+
+
+def test_the_first_rank_that_loses_little_enough_is_taken_or_the_last(logs):
+    lost = {rank: divergence(logs[:10], *(value[:10] if n == 0 else value for n, value in enumerate(factorise(logs, rank, seed=0)))).item() for rank in (2, 4, 6)}
+    assert lost[2] > lost[4] > lost[6]
+
+    def found(most_lost, *ranks):
+        left, right, bias = factorise_within(logs, ranks, most_lost, 10, seed=0)
+        assert all(torch.equal(a, b) for a, b in zip((left, right, bias), factorise(logs, left.shape[1], seed=0)))
+        return left.shape[1]
+
+    assert found(lost[2], 2, 4, 6) == 2 and found(lost[4], 2, 4, 6) == 4  # no more than so much
+    assert found(lost[4] / 2, 2, 4, 6) == 6 and found(0.0, 2, 4) == 4 and found(0.0, 2) == 2
 
 
 def test_depends_on_its_arguments_alone(logs):

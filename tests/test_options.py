@@ -27,6 +27,20 @@ def refused(make_config, **options):
 # --- property files ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "options, ranks",
+    [
+        ({}, (16, 24, 32)),
+        ({"farzi_sequences": 2, "farzi_length": 10, "farzi_inner_batch_size": 2}, (16,)),  # 20 events: 24 would make any
+        ({"farzi_sequences": 3, "farzi_length": 10}, (16, 24)),
+        ({"farzi_start": "spectral"}, (16,)),
+        ({"farzi_latent_dim": 5}, (5,)),
+    ],
+)
+def test_ranks_of_which_the_start_chooses(make_config, options, ranks):
+    assert read_options(make_config(**{"farzi_latent_dim": None, **options})[0]).summary.latent_dims == ranks
+
+
 def test_every_option_is_in_the_property_file_and_every_one_there_is_an_option():
     assert option_names() == {name for name in yaml.safe_load(FARZI) if name.startswith("farzi_")}
 
@@ -37,7 +51,7 @@ def test_every_option_is_read(make_config, name):
     config, _ = make_config()
     del config.final_config_dict[name]
     if yaml.safe_load(FARZI)[name] is None:
-        assert read_options(config) == read_options(make_config()[0])
+        assert read_options(config) == read_options(make_config(**{name: None})[0])
     else:
         with pytest.raises(OptionError, match=f"option {name} is not set"):
             read_options(config)
@@ -110,7 +124,7 @@ ABOVE_ZERO = ["farzi_temperature", "farzi_inner_learning_rate", "farzi_inner_eps
 NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay", "farzi_outer_teacher", "farzi_outer_generated", "farzi_outer_average",
                 "farzi_pretrained", "farzi_window_from",
                 "weight_decay"]  # fmt: skip
-OPTIONAL = {"farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_start_singles", "farzi_tucker_ranks"}
+OPTIONAL = {"farzi_latent_dim", "farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_start_singles", "farzi_tucker_ranks"}
 YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_student_learning_rates", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]

@@ -111,12 +111,29 @@ def test_the_best_start_on_validation_is_taken_and_remembered(make_trainer, tiny
     items = np.array(known["histories"])
     wrong = [items[1:], items * 0, items + 10**6, items * 1.0, items > 0]
     broken = [{"histories": value} for value in ("x", None, [[1], [2, 3]], [[10**30]], *(value.tolist() for value in wrong))]
-    other_choices = ({"draw": other}, {"draw": "x"}, {"draw": -1}, {"scores": known["scores"][:2]}, {"scores": "x"}, {"scores": []})
+    other_choices = ({"draw": other}, {"draw": "x"}, {"draw": -1}, {"scores": known["scores"][:2]}, {"scores": "x"}, {"scores": []},
+                     {"latent_dim": 4}, {"latent_dim": "x"})  # fmt: skip
     for changed in (*other_choices, *broken):
         choice.write_text(json.dumps({**known, **changed}))  # what is not as it was written is found out again
         again = make_trainer(**options)
         again.fit(tiny_split.train, tiny_split.valid)
         assert equal(again.start, trainer.start) and json.loads(choice.read_text()) == known
+
+
+@pytest.mark.parametrize("most_lost, rank", [(100.0, 16), (-1.0, 32)])
+def test_the_rank_of_the_start_is_what_its_teacher_takes(make_trainer, tiny_split, monkeypatch, most_lost, rank):
+    monkeypatch.setattr("recbole_farzi.starts.MOST_LOST", most_lost)
+    options = {"farzi_latent_dim": None, "farzi_start_draws": 2, "farzi_outer_steps": 1}
+    trainer = make_trainer(**options)
+    trainer.fit(tiny_split.train, tiny_split.valid)
+    assert trainer.start.latent.shape[2] == trainer.summary.latent.shape[2] == trainer.summary.decoder.shape[0] == rank
+    (choice,) = Path(trainer.config["checkpoint_dir"]).glob("farzi/start-*.json")
+    known = json.loads(choice.read_text())
+    assert known["latent_dim"] == rank
+    monkeypatch.setattr("recbole_farzi.starts.MOST_LOST", 99.0 - most_lost)  # a run that goes on has the rank it began with
+    again = make_trainer(**options)
+    again.fit(tiny_split.train, tiny_split.valid)
+    assert equal(again.start, trainer.start)
 
 
 def test_early_stopping(make_trainer, tiny_split):

@@ -106,6 +106,8 @@ def _of_bytes(share, get, length, facts):
         return stored_bytes(events, rank, facts.vocabulary, bits) + of_an_input * events
 
     rank = get("farzi_latent_dim")
+    if rank is None:
+        raise OptionError("bytes_share of a study wants a farzi_latent_dim: how many bytes an event takes depends on it")
     if rank == "full":
         rank = facts.vocabulary - 1  # with fewer events the rank, and the bytes, are smaller: then that is the largest that fits
         counts = range(1, int(most // (length * max(1, of_an_input))) + 1)

@@ -49,6 +49,11 @@ def test_a_decoder_that_takes_all_bytes_is_said_to():
         resolved(bytes_share=0.35, farzi_latent_dim=64)
 
 
+def test_a_share_of_bytes_wants_a_rank():
+    with pytest.raises(OptionError, match="wants a farzi_latent_dim"):
+        resolved(bytes_share=1.0, farzi_latent_dim=None)
+
+
 def test_full_rank_and_what_is_lowered_to_fit():
     assert resolved(farzi_latent_dim="full")["farzi_latent_dim"] == 1682
     assert resolved(farzi_latent_dim="full", farzi_sequences=3)["farzi_latent_dim"] == 153
