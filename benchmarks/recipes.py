@@ -22,7 +22,7 @@ CHANGES = [
     {"farzi_inner_steps": 800},
     {"farzi_inner_learning_rate": 0.0075},
     {"farzi_inner_learning_rate": 0.03},
-    {"farzi_latent_dim": 8},
+    {"farzi_latent_dim": 8},  # the others have 16
     {"farzi_latent_dim": 32},
     {"farzi_bits": 16},
 ]

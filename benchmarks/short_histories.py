@@ -2,10 +2,11 @@
 
     python benchmarks/short_histories.py -d amazon-magazine --data_path=datasets     # 20 minutes on one core
 
-With leave-one-out a user of three events has one for test and none for validation. Here the second of two training events is held
-out of a part of such users, who then have no training event left; models are trained without them, and these rows are scored beside
-those of validation: by full data (the pool's models), by their ensemble, and by students of its undistilled starts, of several
-ranks and shapes (sequences x events; a step of training reads as many events of each). Test is not looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
+With leave-one-out a user of three events has one for test, two for training, and none for validation. Here the second of the two is
+held out of a part of these users, who then have no training event left; models are trained without them, and these rows are
+scored beside those of validation: by full data (the pool's models), by the ensembles of the first three and of all of them, and
+by students of the undistilled starts of each ensemble, of several ranks and shapes (sequences x events; a step of training reads as many
+sequences of each). Test is not looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
 """
 
 import argparse
@@ -20,22 +21,29 @@ import torch
 from undistilled import put_on_record, start_on_validation
 
 from recbole_farzi.configuration import parse_overrides
-from recbole_farzi.data import training_sequences
+from recbole_farzi.data import history_field, load_loaders, training_sequences
+from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.sequences import Sequences
 
 DRAWS = (0, 8, 9)  # of histories: one as they come, and two that cover
 STUDENTS = 2
-SHARE = 3  # one of so many users with two training events
+SHARE = 3  # one of so many of these users
+FEWER = 3  # teachers, beside all of the pool
 SEED = 5
 
 
-def without_some(dataset):
-    """The training histories without those of some users with two events; these users' ``[first, second]``, as an array."""
+def without_some(dataset, validated):
+    """The training histories without those of some users with two events; these users' ``[first, second]``, as an array.
+
+    Args:
+        dataset: RecBole's, of training.
+        validated: users who have a row in validation.
+    """
     whole = training_sequences(dataset)
-    short = [number for number, items in enumerate(whole.items) if len(items) == 2]
+    short = [number for number, (user, items) in enumerate(zip(whole.users, whole.items)) if len(items) == 2 and user not in validated]
     out = set(np.random.default_rng(SEED).permutation(short)[: len(short) // SHARE].tolist())
     if not out:
-        sys.exit("no user has just two training events, so that validation sees every kind of user")
+        sys.exit(f"fewer than {SHARE} users have two training events and no row in validation: it sees every kind of user")
     kept = [(user, items) for number, (user, items) in enumerate(zip(whole.users, whole.items)) if number not in out]
     return Sequences(kept, whole.length), np.array([whole.items[number] for number in sorted(out)])
 
@@ -44,7 +52,7 @@ def rows_of(valid):
     """``(histories [n, length], lengths [n], targets [n])`` of RecBole's validation loader."""
     histories, lengths, targets = [], [], []
     for interaction, _, _, positive in valid:
-        histories.append(interaction[valid.dataset.item_id_list_field])
+        histories.append(interaction[history_field(valid.dataset)])
         lengths.append(interaction[valid.dataset.item_list_length_field])
         targets.append(positive)
     return torch.cat(histories), torch.cat(lengths), torch.cat(targets)
@@ -54,7 +62,7 @@ def rows_of(valid):
 def scored(model, rows, vocabulary):
     """``(hit@10, crossentropy)`` of each row."""
     model.eval()
-    histories, lengths, targets = rows
+    histories, lengths, targets = (part.to(model.device) for part in rows)
     scores = torch.cat([model.row_scores(*part)[:, 1:vocabulary] for part in zip(histories.split(256), lengths.split(256))])
     of_targets = scores.gather(1, targets[:, None] - 1)
     loss = torch.logsumexp(scores, dim=1) - of_targets[:, 0]
@@ -66,13 +74,15 @@ def main():
     parser.add_argument("-m", "--model", default="SASRec")
     parser.add_argument("-d", "--dataset", default="amazon-magazine")
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 24, 32], help="in the shape of the options")
-    parser.add_argument("--shapes", nargs="+", default=["10x20", "20x10", "40x5"], help="sequences x events, at the largest rank")
+    parser.add_argument("--shapes", nargs="+", default=["10x20", "20x10", "40x5", "66x3"], help="sequences x events, at the largest rank")
     known, rest = parser.parse_known_args()
     shapes = [tuple(map(int, shape.split("x"))) for shape in known.shapes]
     held = {}
 
     def kept(dataset):
-        held["sequences"], held["rows"] = without_some(dataset)
+        if "users" not in held:  # RecBole's own split, once
+            held["users"] = set(load_loaders(dataset.config)[1].dataset.inter_feat[dataset.uid_field].tolist())
+        held["sequences"], held["rows"] = without_some(dataset, held["users"])
         return held["sequences"]
 
     with mock.patch("recbole_farzi.trainer.training_sequences", kept), mock.patch("recbole_farzi.data.split.training_sequences", kept):
@@ -89,17 +99,23 @@ def main():
             found.append({"contender": name, "rows": kind, "draw": draw, "hit@10": hit, "crossentropy": loss})
 
     teacher = trainer.teacher(last_only=True)
+    if not isinstance(teacher, Ensemble) or len(teacher.members) <= FEWER:
+        sys.exit(f"--farzi_pool_models must be more than {FEWER}, all of which teach")
+    teachers = {FEWER: Ensemble(list(teacher.members)[:FEWER]), len(teacher.members): teacher}
     for member in teacher.members:
         add("full data", member)
-    add("ensemble, which teaches", teacher)
-    options, inner = replace(trainer.options.summary, start_draws=8, start_covering=4), trainer.inner
+    for number, several in teachers.items():
+        add(f"ensemble of {number}", several)
+    options = replace(trainer.options.summary, start_draws=8, start_covering=4)
     configured = (options.sequences, options.length)
-    variants = [(rank, configured) for rank in known.ranks]
-    variants += [(max(known.ranks), shape) for shape in shapes if shape != configured]
-    for rank, (sequences, length) in variants:
+    everybody, highest = max(teachers), max(known.ranks)
+    variants = [(everybody, rank, configured) for rank in known.ranks]
+    variants += [(everybody, highest, shape) for shape in shapes if shape != configured] + [(FEWER, highest, configured)]
+    for number, rank, (sequences, length) in variants:
+        trainer.teacher = lambda last_only, several=teachers[number]: several
         trainer.options = replace(trainer.options, summary=replace(options, latent_dim=rank, sequences=sequences, length=length))
-        trainer.inner = replace(inner, batch_size=max(1, inner.batch_size * options.length // length))
-        trainer._latent_dims, trainer._candidates, name = (rank,), None, f"start, {sequences} x {length}, rank {rank}"
+        trainer._latent_dims, trainer._candidates = (rank,), None
+        name = f"start, {sequences} x {length}, rank {rank}, {number} teachers"
         for draw in DRAWS:
             start = trainer._make_start(split.sequences, split.counts, draw)
             for number in range(STUDENTS):
@@ -112,15 +128,15 @@ def main():
     table["spread of hit@10"] = found.groupby(["rows", "contender"], sort=False)["hit@10"].std()
     table["hit@10, of full data"] = table["hit@10"] / table["hit@10"].xs("full data", level="contender").reindex(table.index, level="rows")
     table = table.reset_index().sort_values("rows", kind="stable")
-    shares = [
-        f"{kind}: {len(targets):,}, {np.mean([(h[n - 1].item(), t.item()) in pairs for h, n, t in zip(histories, lengths, targets)]):.0%} of them pairs that training data have"
-        for kind, (histories, lengths, targets) in kinds.items()
-    ]
+    shares = []
+    for kind, (histories, lengths, targets) in kinds.items():
+        known_pairs = np.mean([(items[n - 1].item(), target.item()) in pairs for items, n, target in zip(histories, lengths, targets)])
+        shares.append(f"{kind}: {len(targets):,}, {known_pairs:.0%} of them pairs that training data have")
     put_on_record(
         f"short-histories-{known.dataset}", table, trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
-        f"Held out: the second of two training events of one in {SHARE} of the users who have two, after the first alone; models are trained "
-        f"without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, and of {STUDENTS} students of each "
-        f"of {len(DRAWS)} undistilled starts; spread: standard deviation over models.", script="short_histories",
+        f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
+        f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, and of "
+        f"{STUDENTS} students of each of {len(DRAWS)} undistilled starts; spread: standard deviation over all of these.", script="short_histories",
     )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "results" / "quality"
 
 
 def start_on_validation(model, dataset, options, students):
-    """A start of one draw of histories, and how students that train on it do on validation.
+    """A start of one draw of histories, and how students that train on it do on validation. At rank 16, unless the options name another, so
+    that starts differ in what is compared alone.
 
     Args:
         model, dataset: names, as on the command line.
@@ -33,7 +34,7 @@ def start_on_validation(model, dataset, options, students):
     if dataset == "ml-100k":
         options = {name: value for name, value in options.items() if name != "data_path"}
     given = {
-        "show_progress": False, "state": "ERROR", **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0,
+        "show_progress": False, "state": "ERROR", "farzi_latent_dim": 16, **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0,
         "farzi_eval_students": students,
     }  # fmt: skip
     config, model_class = build_config(model, dataset, (), given)

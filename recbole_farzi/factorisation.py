@@ -68,6 +68,7 @@ def factorise_within(logs, ranks, most_lost, judged, seed):
         left, right, bias = factorise(logs, rank, seed)
         if rank == ranks[-1] or divergence(logs[:judged], left[:judged], right, bias) <= most_lost:
             return left, right, bias
+        del left, right, bias  # before the next are made
 
 
 def divergence(logs, left, right, bias):

@@ -64,7 +64,7 @@ class SummaryOptions:
 
     @property
     def latent_dims(self):
-        """The rank d that is asked for, or those of which a teacher's start chooses: all below the number of events. Ascending."""
+        """The rank d that is asked for, or those of which a teacher's start chooses, the larger ones only where there are more events. Ascending."""
         if self.latent_dim is not None:
             return (self.latent_dim,)
         smallest, *larger = _LATENT_DIMS

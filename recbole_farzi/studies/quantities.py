@@ -2,7 +2,8 @@
 
 ===============================  ===================================================================================
 ``events_share: s``              ``farzi_sequences`` such that the summary has this share of the training events
-``bytes_share: s``               the same for bytes: Z, M, b and the items that are read, against an item id an event
+``bytes_share: s``               the same for bytes: Z, M, b and the items that are read, against an item id an event; it wants a
+                                 ``farzi_latent_dim``
 ``farzi_latent_dim: full``       the smallest rank at which ``Z M`` can be any matrix: min(mu xi, V - 1)
 ``step_seconds: s``              ``farzi_outer_steps`` such that these take s seconds of processor time, as measured on a few
                                  (:mod:`recbole_farzi.studies.runner`); validated :data:`VALIDATIONS` times, the running mean as
