@@ -145,7 +145,7 @@ def draw(path):
                 label=CONTENDERS[key] if key == "start" else "summary, distilled",
             )  # fmt: skip
         axis.set_title(title, fontsize=10)
-        axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+        axis.xaxis.set_major_locator(plt.MaxNLocator(4))
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="#e6e6e6")
     axes[0].set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=9)
