@@ -49,7 +49,7 @@ def main():
     put_on_record(
         "start_rank", pd.DataFrame(rows), trainer.config, f"Rank of the teacher's start, undistilled: {known.model}",
         f"Means of {STUDENTS} students on validation; of a dataset all starts on the same histories and of the same teacher. Lost: the mean divergence of an "
-        f"event's distribution from what the teacher predicts, before it is rounded. By default the first of 16, 24 and 32 is taken that loses no more than {MOST_LOST}.",
+        f"event's distribution from what the teacher predicts, before it is rounded. By default the first of 16, 24 and 32 is taken that loses no more than {MOST_LOST}, or 32.",
     )  # fmt: skip
 
 
