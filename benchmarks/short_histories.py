@@ -118,8 +118,8 @@ def main():
         name = f"start, {sequences} x {length}, rank {rank}, {number} teachers"
         for draw in DRAWS:
             start = trainer._make_start(split.sequences, split.counts, draw)
-            for number in range(STUDENTS):
-                trainer.train_student(start, trainer._student_seed(number))
+            for student in range(STUDENTS):
+                trainer.train_student(start, trainer._student_seed(student))
                 add(name, trainer.student, draw)
         means = pd.DataFrame(found[-2 * STUDENTS * len(DRAWS) :]).groupby("rows")[["hit@10", "crossentropy"]].mean()
         print(name, means.round(4).to_dict("index"), flush=True)
