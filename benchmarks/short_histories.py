@@ -17,13 +17,15 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.model.abstract_recommender import AbstractRecommender
 from undistilled import put_on_record, start_on_validation
 
 from recbole_farzi.configuration import parse_overrides
 from recbole_farzi.data import history_field, load_loaders, training_sequences
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.sequences import Sequences
+from recbole_farzi.training import RowTrainer
 
 DRAWS = (0, 8, 9)  # of histories: one as they come, and two that cover
 STUDENTS = 2
@@ -32,41 +34,51 @@ FEWER = 3  # teachers, beside all of the pool
 SEED = 5
 
 
+class Scorer(AbstractRecommender):
+    """A student or an ensemble, as RecBole's evaluator asks a model.
+
+    Args:
+        model: :class:`recbole_farzi.student.Student` or :class:`recbole_farzi.ensemble.Ensemble`.
+        dataset: RecBole's ``SequentialDataset``, whose names of columns count.
+    """
+
+    def __init__(self, model, dataset):
+        super().__init__()
+        self.model, self.columns = model, (history_field(dataset), dataset.item_list_length_field)
+
+    def full_sort_predict(self, interaction):
+        return self.model.row_scores(*(interaction[column] for column in self.columns))
+
+
 def without_some(dataset, validated):
-    """The training histories without those of some users with two events; these users' ``[first, second]``, as an array.
+    """The training histories without those of some users with two events, and these users.
 
     Args:
         dataset: RecBole's, of training.
         validated: users who have a row in validation.
     """
     whole = training_sequences(dataset)
-    short = [number for number, (user, items) in enumerate(zip(whole.users, whole.items)) if len(items) == 2 and user not in validated]
-    out = set(np.random.default_rng(SEED).permutation(short)[: len(short) // SHARE].tolist())
-    if not out:
+    short = [user for user, items in zip(whole.users.tolist(), whole.items) if len(items) == 2 and user not in validated]
+    out = np.random.default_rng(SEED).permutation(short)[: len(short) // SHARE]
+    if not len(out):
         sys.exit(f"fewer than {SHARE} users have two training events and no row in validation: it sees every kind of user")
-    kept = [(user, items) for number, (user, items) in enumerate(zip(whole.users, whole.items)) if number not in out]
-    return Sequences(kept, whole.length), np.array([whole.items[number] for number in sorted(out)])
+    kept = [(user, items) for user, items in zip(whole.users, whole.items) if user not in set(out)]
+    return Sequences(kept, whole.length), out
 
 
-def rows_of(valid):
-    """``(histories [n, length], lengths [n], targets [n])`` of RecBole's validation loader."""
-    histories, lengths, targets = [], [], []
-    for interaction, _, _, positive in valid:
-        histories.append(interaction[history_field(valid.dataset)])
-        lengths.append(interaction[valid.dataset.item_list_length_field])
-        targets.append(positive)
-    return torch.cat(histories), torch.cat(lengths), torch.cat(targets)
+def loader_of(users, split, config):
+    """The training rows of some users, as RecBole evaluates them."""
+    dataset = split.train.dataset
+    rows = np.flatnonzero(np.isin(dataset.inter_feat[dataset.uid_field].numpy(), users))
+    return FullSortEvalDataLoader(config, dataset.copy(dataset.inter_feat[rows]), split.valid._sampler, shuffle=False)
 
 
-@torch.no_grad()
-def scored(model, rows, vocabulary):
-    """``(hit@10, crossentropy)`` of each row."""
-    model.eval()
-    histories, lengths, targets = (part.to(model.device) for part in rows)
-    scores = torch.cat([model.row_scores(*part)[:, 1:vocabulary] for part in zip(histories.split(256), lengths.split(256))])
-    of_targets = scores.gather(1, targets[:, None] - 1)
-    loss = torch.logsumexp(scores, dim=1) - of_targets[:, 0]
-    return ((scores > of_targets).sum(dim=1) < 10).double().mean().item(), loss.double().mean().item()
+def pairs_known(loader, pairs):
+    """``(rows, share of them whose last item and the next one are of these pairs)``."""
+    data = loader.dataset
+    lengths, targets = data.inter_feat[data.item_list_length_field], data.inter_feat[data.iid_field]
+    last = data.inter_feat[history_field(data)].gather(1, lengths[:, None] - 1)[:, 0]
+    return len(targets), np.mean([pair in pairs for pair in zip(last.tolist(), targets.tolist())])
 
 
 def main():
@@ -82,21 +94,21 @@ def main():
     def kept(dataset):
         if "users" not in held:  # RecBole's own split, once
             held["users"] = set(load_loaders(dataset.config)[1].dataset.inter_feat[dataset.uid_field].tolist())
-        held["sequences"], held["rows"] = without_some(dataset, held["users"])
-        return held["sequences"]
+        sequences, held["out"] = without_some(dataset, held["users"])
+        return sequences
 
     with mock.patch("recbole_farzi.trainer.training_sequences", kept), mock.patch("recbole_farzi.data.split.training_sequences", kept):
         trainer, split, _ = start_on_validation(known.model, known.dataset, parse_overrides(rest), 1)
-    first, second = torch.from_numpy(held["rows"]).unbind(1)
-    histories = torch.nn.functional.pad(first[:, None], (0, split.sequences.length - 1))
-    kinds = {"held out": (histories, torch.ones_like(first), second), "validation": rows_of(split.valid)}
+    kinds = {"held out": loader_of(held["out"], split, trainer.config), "validation": split.valid}
     pairs = {tuple(pair) for items in split.sequences.items for pair in itertools.pairwise(items.tolist())}
     found = []
 
     def add(name, model, draw=None):
-        for kind, rows in kinds.items():
-            hit, loss = scored(model, rows, split.vocabulary)
-            found.append({"contender": name, "rows": kind, "draw": draw, "hit@10": hit, "crossentropy": loss})
+        judge = RowTrainer(trainer.config, Scorer(model, split.train.dataset))
+        judge.eval_collector.data_collect(split.train)
+        for kind, loader in kinds.items():
+            metrics = judge.evaluate(loader, load_best_model=False)
+            found.append({"contender": name, "rows": kind, "draw": draw, **{metric: metrics[metric] for metric in ("hit@10", "crossentropy")}})
 
     teacher = trainer.teacher(last_only=True)
     if not isinstance(teacher, Ensemble) or len(teacher.members) <= FEWER:
@@ -129,9 +141,9 @@ def main():
     table["hit@10, of full data"] = table["hit@10"] / table["hit@10"].xs("full data", level="contender").reindex(table.index, level="rows")
     table = table.reset_index().sort_values("rows", kind="stable")
     shares = []
-    for kind, (histories, lengths, targets) in kinds.items():
-        known_pairs = np.mean([(items[n - 1].item(), target.item()) in pairs for items, n, target in zip(histories, lengths, targets)])
-        shares.append(f"{kind}: {len(targets):,}, {known_pairs:.0%} of them pairs that training data have")
+    for kind, loader in kinds.items():
+        rows, share = pairs_known(loader, pairs)
+        shares.append(f"{kind}: {rows:,}, {share:.0%} of them pairs that training data have")
     put_on_record(
         f"short-histories-{known.dataset}", table, trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
         f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
