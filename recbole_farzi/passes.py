@@ -65,5 +65,5 @@ class PassTrainer(RowTrainer):
         self._read_as(Student(model, traits, config).forget_users())
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.soft_loss, show_progress)
+        total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.training_loss_on, show_progress)
         return total / len(train_data)

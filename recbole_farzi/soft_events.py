@@ -23,6 +23,7 @@ __all__ = [
     "rows_of",
     "soft_cross_entropy",
     "soft_cross_entropy_dense",
+    "soft_cross_entropy_once",
     "soft_distributions",
     "virtual_ids",
 ]
@@ -70,11 +71,13 @@ class LatentEvents(NamedTuple):
 
 
 def rows_of(events, rows):
-    """Some sequences of ``P`` [n, xi, V], of :class:`SoftEvents` or of :class:`LatentEvents`."""
+    """Some sequences of ``P`` [n, xi, V], of :class:`SoftEvents` or of :class:`LatentEvents`; ``rows`` [r] is a tensor."""
     if isinstance(events, LatentEvents):
         inputs = None if events.inputs is None else events.inputs[rows]
         return events._replace(latent=events.latent[rows], inputs=inputs)
-    return SoftEvents(*(part[rows] for part in events)) if isinstance(events, SoftEvents) else events[rows]
+    if isinstance(events, SoftEvents):
+        return SoftEvents(*(part.index_select(0, rows.to(part.device)) for part in events))  # several times as fast as ``part[rows]``
+    return events[rows]
 
 
 def soft_distributions(latent, decoder, temperature=1.0, bias=None):
@@ -128,3 +131,38 @@ def soft_cross_entropy_dense(scores, targets):
         Cross-entropy of each row in nats, shape [n].
     """
     return torch.logsumexp(scores, dim=-1) - (targets * scores).sum(dim=-1)
+
+
+def soft_cross_entropy_once(scores, targets):
+    """The mean of :func:`soft_cross_entropy_dense` in half as many passes over the scores, for training: differentiable once, by the scores.
+
+    Args:
+        scores: scores of all items, the padding first, which does not count, shape [n, k, V].
+        targets: distributions over the same items, shape [n, k, V]; the padding has no mass.
+
+    Returns:
+        Scalar, in nats an event.
+    """
+    return _SoftCrossEntropy.apply(scores, targets)
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    """``mean(logsumexp(s) - p . s)``, whose derivative by ``s`` is ``(softmax(s) - p) / (n k)``."""
+
+    @staticmethod
+    def forward(ctx, scores, targets):
+        shown = scores.detach().clone()
+        shown[..., 0] = -torch.inf
+        probabilities = torch.softmax(shown, dim=-1)
+        log_sums = shown.amax(dim=-1) - probabilities.amax(dim=-1).log()  # softmax of the largest is exp(largest - logsumexp)
+        shown[..., 0] = 0.0
+        events = scores.shape[0] * scores.shape[1]
+        expected = shown.mul_(targets).sum() / events
+        ctx.save_for_backward(probabilities.sub_(targets))
+        return log_sums.mean() - expected
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        (difference,) = ctx.saved_tensors
+        return difference * (gradient / (difference.shape[0] * difference.shape[1])), None

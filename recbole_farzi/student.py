@@ -13,7 +13,7 @@ from torch import nn
 from recbole_farzi.adapters import features_of_virtual_ids, partners_from_the_batch
 from recbole_farzi.inspection import ModelTraits, inspect_model
 from recbole_farzi.interactions import cut_rows, interaction, prefix_rows, replayable, sequence_rows
-from recbole_farzi.soft_events import LatentEvents, SoftEvents, soft_cross_entropy, soft_cross_entropy_dense, virtual_ids
+from recbole_farzi.soft_events import LatentEvents, SoftEvents, soft_cross_entropy, soft_cross_entropy_dense, soft_cross_entropy_once, virtual_ids
 from recbole_farzi.soft_ids import SoftIds, SoftVocabulary
 from recbole_farzi.vocabulary_blocks import log_sum_exp, soft_embeddings
 
@@ -184,6 +184,17 @@ class Student(nn.Module):
             return nn.functional.cross_entropy(scores, targets, ignore_index=-1)
         ids, users = _parts(windows)
         return self._own_loss(ids, users, params, last_only=last_only, alone=alone, inputs=inputs)
+
+    def training_loss_on(self, events):
+        """:meth:`soft_loss` of the model's own parameters and the average user: the same, faster, but differentiable only once.
+
+        Args:
+            events: see :meth:`soft_loss`.
+        """
+        if isinstance(events, SoftEvents) and self.traits.objective == "cross-entropy":
+            scores = self.scores(events.inputs[:, :-1])[..., : self.vocabulary]
+            return soft_cross_entropy_once(scores, events.distributions[:, 1:])
+        return self.soft_loss(events)
 
     def soft_loss(self, events, params=None, users=None):
         """The loss with which the model trains on synthetic sequences: its own, over soft targets.

@@ -240,7 +240,7 @@ class FarziTrainer(RowTrainer):
         with seeded(seed):  # dropout draws from the global generators
             for rows in batch_order(len(summary.latent), inner.batch_size, inner.steps, seed):
                 optimizer.zero_grad()
-                loss = student.soft_loss(rows_of(events, rows))
+                loss = student.training_loss_on(rows_of(events, rows))
                 self._check_nan(loss)
                 loss.backward()
                 optimizer.step()

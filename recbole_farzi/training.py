@@ -466,5 +466,5 @@ class SummaryTrainer(RowTrainer):
         return recipe_optimizer(self.model, self.inner)
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
-        total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.soft_loss, show_progress)
+        total = super()._train_epoch(train_data, epoch_idx, loss_func or self.student.training_loss_on, show_progress)
         return total / len(train_data)

@@ -24,6 +24,7 @@ _ADAPTIVE = {  # name to (rule, PyTorch's, arguments beside learning rate, eps a
     "rmsprop": (adjoint.RMSprop, torch.optim.RMSprop, lambda betas: {"alpha": betas[1]}),
     "adagrad": (adjoint.Adagrad, torch.optim.Adagrad, lambda betas: {}),
 }
+_FUSED = ("adam", "adamw")
 _PLAIN = {"sgd": lambda betas: {}, "momentum": lambda betas: {"momentum": betas[0]}}
 
 RULES = ("adam", "adamw", "sgd", "momentum", "rmsprop", "adagrad")
@@ -44,19 +45,21 @@ def differentiable_rule(inner, rates):
 
 
 def torch_optimizer(parameters, inner, rate):
-    """The same rule as an optimiser of PyTorch's.
+    """The same rule as an optimiser of PyTorch's: of Adam and AdamW the fused one, several times as fast on small models.
 
     Args:
         parameters: what it updates.
         inner: see :func:`differentiable_rule`.
         rate: learning rate.
     """
-    return _make(inner, rate, 1, parameters)
+    parameters = list(parameters)
+    can = inner.optimizer in _FUSED and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return _make(inner, rate, 1, parameters, **({"fused": True} if can else {}))
 
 
-def _make(inner, rate, which, *parameters):
+def _make(inner, rate, which, *parameters, **more):
     if inner.optimizer in _PLAIN:
         make = (adjoint.SGD, torch.optim.SGD)[which]
         return make(*parameters, lr=rate, weight_decay=inner.weight_decay, **_PLAIN[inner.optimizer](inner.betas))
     *makes, arguments = _ADAPTIVE[inner.optimizer]
-    return makes[which](*parameters, lr=rate, eps=inner.eps, weight_decay=inner.weight_decay, **arguments(inner.betas))
+    return makes[which](*parameters, lr=rate, eps=inner.eps, weight_decay=inner.weight_decay, **arguments(inner.betas), **more)

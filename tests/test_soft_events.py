@@ -6,6 +6,7 @@ import torch
 from recbole_farzi.soft_events import (
     soft_cross_entropy,
     soft_cross_entropy_dense,
+    soft_cross_entropy_once,
     soft_distributions,
     virtual_ids,
 )
@@ -86,3 +87,28 @@ def test_soft_cross_entropy_of_one_hot_targets_is_the_hard_one(drawn):
     hard = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
     torch.testing.assert_close(soft_cross_entropy_dense(scores, one_hot), hard)
     torch.testing.assert_close(soft_cross_entropy(scores, scores.gather(1, targets[:, None])[:, 0]), hard)
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_soft_cross_entropy_for_training_is_the_mean_of_the_dense_one(drawn, scale):
+    """Value and gradient in float64, of a part of larger targets; the padding's score, whatever it is, counts for nothing."""
+    targets = soft_distributions(drawn(3, 5, 4), drawn(4, 7))[:, 1:]
+    scores = (scale * drawn(3, 4, 7)).requires_grad_(True)
+    with torch.no_grad():
+        scores[0, 0, 0] = 1e4
+    before = scores.detach().clone()
+    once = soft_cross_entropy_once(scores, targets)
+    (gradient,) = torch.autograd.grad(2.0 * once, scores)
+    dense = soft_cross_entropy_dense(scores[..., 1:], targets[..., 1:]).mean()
+    (expected,) = torch.autograd.grad(2.0 * dense, scores)
+    torch.testing.assert_close(once, dense, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-14)
+    assert torch.equal(scores.detach(), before) and (gradient[..., 0] == 0).all()
+
+
+def test_what_is_differentiable_once_refuses_a_second_time(drawn):
+    scores = drawn(2, 3, 5).requires_grad_(True)
+    loss = soft_cross_entropy_once(scores, soft_distributions(drawn(2, 3, 4), drawn(4, 5)))
+    (gradient,) = torch.autograd.grad(loss.square(), scores, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()

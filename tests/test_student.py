@@ -8,7 +8,7 @@ from torch import nn
 
 from recbole_farzi.inspection import inspect_model
 from recbole_farzi.models import without_dropout
-from recbole_farzi.soft_events import soft_distributions
+from recbole_farzi.soft_events import SoftEvents, soft_distributions
 from recbole_farzi.student import Student
 
 CAUSAL = ["SASRec", "GRU4Rec"]
@@ -164,6 +164,22 @@ def test_linear_and_dense_soft_targets_agree(make_student, name):
     dense = Student(student.model, replace(student.traits, linear_scores=False))
     distributions = some_distributions(student)
     torch.testing.assert_close(student.soft_loss(distributions), dense.soft_loss(distributions), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("read", ["items", "distributions"])
+@pytest.mark.parametrize("name", [*CAUSAL, *NOT_CAUSAL, "CORE", "BERT4Rec"])
+def test_the_loss_to_train_with_is_the_one_that_distillation_differentiates(make_student, name, read):
+    """Value and gradients, for models that are causal, read prefixes, normalise, or mask."""
+    student, distributions = make_student(name), some_distributions(make_student(name))
+    events = SoftEvents(distributions, some_windows(student, len(distributions)).clamp(min=1)) if read == "items" else distributions
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    found = []
+    for loss in (student.training_loss_on, student.soft_loss):
+        torch.manual_seed(0)  # of what is masked
+        value = loss(events)
+        found.append((value, *torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)))
+    for mine, reference in zip(*found):
+        torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-12)
 
 
 def test_normalised_scores_are_found_not_linear(make_student):

@@ -75,7 +75,7 @@ def test_the_best_epoch_is_evaluated_not_the_last(make_config, factory, tiny_spl
 
 
 def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, tiny_split):
-    """RecBole's loop with the summary's loader against the recipe written out: bit for bit."""
+    """RecBole's loop with the summary's loader against the recipe written out with PyTorch's plain Adam, whose fused one, which trains here, rounds otherwise."""
     config = config_and_class[0]
     inner = read_options(config).inner
     trainer = SummaryTrainer(config, factory(5, dropout=inner.dropout), inner)
@@ -94,7 +94,7 @@ def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, 
         student.soft_loss(distributions[rows]).backward()
         adam.step()
     for (name, mine), theirs in zip(trainer.model.named_parameters(), model.parameters()):
-        assert torch.equal(mine, theirs), name
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda message, name=name: f"{name}: {message}")
 
 
 def test_recbole_s_own_prefix_training_works_too(config_and_class, factory, tiny_split):
