@@ -1,12 +1,15 @@
-"""What does validation not see, where only users with long histories have a row there?
+"""What do students lack, and what does validation not see, where only users with long histories have a row there?
 
-    python benchmarks/short_histories.py -d amazon-magazine --data_path=datasets     # 20 minutes on one core
+    python benchmarks/short_histories.py -d amazon-magazine --data_path=datasets     # half an hour on one core
 
 With leave-one-out a user of three events has one for test, two for training, and none for validation. Here the second of the two is
 held out of a part of these users, who then have no training event left; models are trained without them, and these rows are
-scored beside those of validation: by full data (the pool's models), by the ensembles of the first three and of all of them, and
-by students of the undistilled starts of each ensemble, of several ranks and shapes (sequences x events; a step of training reads as many
-sequences of each). Test is not looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
+scored beside those of validation: by full data (the pool's models), by the ensembles of the first three and of all of them, by
+students of the undistilled starts of each ensemble, of several ranks and shapes (sequences x events; a step of training reads as many
+sequences of each), by students of the summary that the options distil, and by students that no summary limits: they take the
+same steps on ever new histories that the ensemble writes, with its own predictions. Beside what RecBole's evaluator says stands how far
+a model's predictions are from those of the ensemble of all, which tells students apart far better than a hit or a miss does. Test is not
+looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
 """
 
 import argparse
@@ -17,20 +20,26 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
+import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
 from undistilled import put_on_record, start_on_validation
 
-from recbole_farzi.configuration import parse_overrides
+from recbole_farzi.configuration import build_config, parse_overrides
 from recbole_farzi.data import history_field, load_loaders, training_sequences
 from recbole_farzi.ensemble import Ensemble
+from recbole_farzi.generation import generate_like
+from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.sequences import Sequences
-from recbole_farzi.training import RowTrainer
+from recbole_farzi.student import Student
+from recbole_farzi.trainer import FarziTrainer
+from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 DRAWS = (0, 8, 9)  # of histories: one as they come, and two that cover
 STUDENTS = 2
 SHARE = 3  # one of so many of these users
 FEWER = 3  # teachers, beside all of the pool
+WRITTEN = 64  # histories a step, of students that no summary limits
 SEED = 5
 
 
@@ -73,12 +82,87 @@ def loader_of(users, split, config):
     return FullSortEvalDataLoader(config, dataset.copy(dataset.inter_feat[rows]), split.valid._sampler, shuffle=False)
 
 
-def pairs_known(loader, pairs):
-    """``(rows, share of them whose last item and the next one are of these pairs)``."""
+def distil(model, dataset, options, split, kept):
+    """The trainer of a whole distillation by the options, without those users."""
+    if dataset == "ml-100k":  # which RecBole carries
+        options = {name: value for name, value in options.items() if name != "data_path"}
+    config, model_class = build_config(model, dataset, (), {"show_progress": False, "state": "ERROR", **options})
+    trainer = FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"]))
+    with mock.patch("recbole_farzi.trainer.training_sequences", kept):
+        trainer.fit(split.train, split.valid, verbose=False, saved=False)
+    return trainer
+
+
+def histories_of(loader):
+    """``(histories [n, length], lengths [n], last items [n], next items [n])`` of a loader's rows."""
     data = loader.dataset
-    lengths, targets = data.inter_feat[data.item_list_length_field], data.inter_feat[data.iid_field]
-    last = data.inter_feat[history_field(data)].gather(1, lengths[:, None] - 1)[:, 0]
-    return len(targets), np.mean([pair in pairs for pair in zip(last.tolist(), targets.tolist())])
+    histories, lengths = data.inter_feat[history_field(data)], data.inter_feat[data.item_list_length_field]
+    return histories, lengths, histories.gather(1, lengths[:, None] - 1)[:, 0], data.inter_feat[data.iid_field]
+
+
+@torch.no_grad()
+def predicted(model, loader, vocabulary):
+    """Log probabilities of the items but the padding after each row's history, shape [n, V - 1]."""
+    model.eval()
+    histories, lengths, *_ = (part.to(model.device) for part in histories_of(loader))
+    scores = [model.row_scores(*part)[:, 1:vocabulary] for part in zip(histories.split(512), lengths.split(512))]
+    return torch.log_softmax(torch.cat(scores), dim=-1).cpu()
+
+
+def student_of_written(trainer, teacher, windows, seed):
+    """A student that takes the steps of the recipe on histories that the teacher wrote, :data:`WRITTEN` a step, with its predictions."""
+    model = trainer.factory(seed, dropout=trainer.inner.dropout).train()
+    student, optimizer = Student(model, trainer.student.traits, last_only=True).forget_users(), recipe_optimizer(model, trainer.inner)
+    with seeded(seed):  # dropout, if the recipe has any
+        for rows in torch.arange(trainer.inner.steps * WRITTEN).split(WRITTEN):
+            batch = windows.at(rows.numpy()).to(trainer.device)
+            optimizer.zero_grad()
+            student.real_loss(batch, expected=teacher.predictions(batch), weight=1.0).backward()
+            optimizer.step()
+    return student
+
+
+class Found:
+    """What models reach on each kind of rows.
+
+    Args:
+        trainer: whose config counts.
+        split: the data.
+        kinds: ``{name: RecBole's loader}``.
+        teacher: whose predictions others are compared with.
+    """
+
+    def __init__(self, trainer, split, kinds, teacher):
+        self.trainer, self.split, self.kinds = trainer, split, kinds
+        self.taught = {kind: predicted(teacher, loader, split.vocabulary) for kind, loader in kinds.items()}
+        self.lines = []
+
+    def add(self, name, model, summary=None):
+        """A model's metrics; of one that trained on a summary its divergence by whether that shows a row's last item, too."""
+        judge = RowTrainer(self.trainer.config, Scorer(model, self.split.train.dataset))
+        judge.eval_collector.data_collect(self.split.train)
+        for kind, loader in self.kinds.items():
+            metrics, taught = judge.evaluate(loader, load_best_model=False), self.taught[kind]
+            away = (taught.exp() * (taught - predicted(model, loader, self.split.vocabulary))).sum(dim=1)
+            line = {"contender": name, "rows": kind, "hit@10": metrics["hit@10"], "crossentropy": metrics["crossentropy"], "divergence": away.mean().item()}
+            if summary is not None:
+                shown = torch.isin(histories_of(loader)[2], summary.inputs[:, :-1].cpu())
+                line.update({"divergence, shown": away[shown].mean().item(), "divergence, not shown": away[~shown].mean().item()})
+            self.lines.append(line)
+
+    def say(self, models):
+        """Print the means of the last models."""
+        lines = pd.DataFrame(self.lines[-len(self.kinds) * models :]).drop(columns="contender")
+        print(self.lines[-1]["contender"], lines.groupby("rows").mean().round(4).to_dict("index"), flush=True)
+
+    def table(self):
+        """Means by contender, a block for each kind of rows."""
+        lines = pd.DataFrame(self.lines)
+        groups = lines.groupby(["rows", "contender"], sort=False)
+        table = groups.mean()
+        table["spread of hit@10"] = groups["hit@10"].std()
+        table["hit@10, of full data"] = table["hit@10"] / table["hit@10"].xs("full data", level="contender").reindex(table.index, level="rows")
+        return table.reset_index().sort_values("rows", kind="stable")
 
 
 def main():
@@ -86,7 +170,7 @@ def main():
     parser.add_argument("-m", "--model", default="SASRec")
     parser.add_argument("-d", "--dataset", default="amazon-magazine")
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 24, 32], help="in the shape of the options")
-    parser.add_argument("--shapes", nargs="+", default=["10x20", "20x10", "40x5", "66x3"], help="sequences x events, at the largest rank")
+    parser.add_argument("--shapes", nargs="+", default=["10x20", "20x10", "40x5", "66x3", "40x10", "80x10"], help="sequences x events, at the largest rank")
     known, rest = parser.parse_known_args()
     shapes = [tuple(map(int, shape.split("x"))) for shape in known.shapes]
     held = {}
@@ -99,25 +183,24 @@ def main():
 
     with mock.patch("recbole_farzi.trainer.training_sequences", kept), mock.patch("recbole_farzi.data.split.training_sequences", kept):
         trainer, split, _ = start_on_validation(known.model, known.dataset, parse_overrides(rest), 1)
+    distilled = distil(known.model, known.dataset, parse_overrides(rest), split, kept)  # now, while nobody else has the pool's folder
     kinds = {"held out": loader_of(held["out"], split, trainer.config), "validation": split.valid}
     pairs = {tuple(pair) for items in split.sequences.items for pair in itertools.pairwise(items.tolist())}
-    found = []
-
-    def add(name, model, draw=None):
-        judge = RowTrainer(trainer.config, Scorer(model, split.train.dataset))
-        judge.eval_collector.data_collect(split.train)
-        for kind, loader in kinds.items():
-            metrics = judge.evaluate(loader, load_best_model=False)
-            found.append({"contender": name, "rows": kind, "draw": draw, **{metric: metrics[metric] for metric in ("hit@10", "crossentropy")}})
-
     teacher = trainer.teacher(last_only=True)
     if not isinstance(teacher, Ensemble) or len(teacher.members) <= FEWER:
         sys.exit(f"--farzi_pool_models must be more than {FEWER}, all of which teach")
+    found = Found(trainer, split, kinds, teacher)
     teachers = {FEWER: Ensemble(list(teacher.members)[:FEWER]), len(teacher.members): teacher}
     for member in teacher.members:
-        add("full data", member)
+        found.add("full data", member)
     for number, several in teachers.items():
-        add(f"ensemble of {number}", several)
+        found.add(f"ensemble of {number}", several)
+    students = STUDENTS * len(DRAWS)
+    written = generate_like(teacher, split.sequences, split.counts, WRITTEN * trainer.inner.steps, SEED)
+    for student in range(students):
+        taught = student_of_written(trainer, teacher, written, trainer._student_seed(student))
+        found.add(f"student of {len(written):,} histories that the ensemble of {len(teacher.members)} writes", taught)
+    found.say(students)
     options = replace(trainer.options.summary, start_draws=8, start_covering=4)
     configured = (options.sequences, options.length)
     everybody, highest = max(teachers), max(known.ranks)
@@ -132,23 +215,27 @@ def main():
             start = trainer._make_start(split.sequences, split.counts, draw)
             for student in range(STUDENTS):
                 trainer.train_student(start, trainer._student_seed(student))
-                add(name, trainer.student, draw)
-        means = pd.DataFrame(found[-2 * STUDENTS * len(DRAWS) :]).groupby("rows")[["hit@10", "crossentropy"]].mean()
-        print(name, means.round(4).to_dict("index"), flush=True)
-    found = pd.DataFrame(found)
-    table = found.groupby(["rows", "contender"], sort=False)[["hit@10", "crossentropy"]].mean()
-    table["spread of hit@10"] = found.groupby(["rows", "contender"], sort=False)["hit@10"].std()
-    table["hit@10, of full data"] = table["hit@10"] / table["hit@10"].xs("full data", level="contender").reindex(table.index, level="rows")
-    table = table.reset_index().sort_values("rows", kind="stable")
+                found.add(name, trainer.student, start)
+        found.say(students)
+    for student in range(students):
+        distilled.train_student(distilled.summary, distilled._student_seed(student))
+        name = f"summary, {configured[0]} x {configured[1]}, rank {distilled.summary.latent.shape[2]}, {everybody} teachers"
+        found.add(name, distilled.student, distilled.summary)
+    found.say(students)
     shares = []
     for kind, loader in kinds.items():
-        rows, share = pairs_known(loader, pairs)
-        shares.append(f"{kind}: {rows:,}, {share:.0%} of them pairs that training data have")
+        *_, last, following = histories_of(loader)
+        share = np.mean([pair in pairs for pair in zip(last.tolist(), following.tolist())])
+        shares.append(f"{kind}: {len(last):,}, {share:.0%} of them pairs that training data have")
     put_on_record(
-        f"short-histories-{known.dataset}", table, trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
+        f"short-histories-{known.dataset}", found.table(), trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
         f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
         f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, and of "
-        f"{STUDENTS} students of each of {len(DRAWS)} undistilled starts; spread: standard deviation over all of these.", script="short_histories",
+        f"{STUDENTS} students of each of {len(DRAWS)} undistilled starts, or of {students} students; spread: standard deviation over all of these. Divergence: of "
+        f"their predictions from those of the ensemble of {len(teacher.members)} (Kullback-Leibler, nats a row), of which each model of full data is a part; and on "
+        "rows whose last item a history of the summary shows, and on the others: which these are is another matter for each shape. Of the summary, start and "
+        f"outer step were chosen on validation, by two of these students. Students of histories that the ensemble writes take the recipe's steps, with {WRITTEN} of these "
+        "and its predictions in each.", script="short_histories",
     )  # fmt: skip
 
 

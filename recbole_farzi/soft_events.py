@@ -137,8 +137,8 @@ def soft_cross_entropy_once(scores, targets):
     """The mean of :func:`soft_cross_entropy_dense` in half as many passes over the scores, for training: differentiable once, by the scores.
 
     Args:
-        scores: scores of all items, the padding first, which does not count, shape [n, k, V].
-        targets: distributions over the same items, shape [n, k, V]; the padding has no mass.
+        scores: scores of all items, the padding first, which does not count, shape [..., V].
+        targets: distributions over the same items, shape [..., V]; the padding has no mass.
 
     Returns:
         Scalar, in nats an event.
@@ -147,22 +147,22 @@ def soft_cross_entropy_once(scores, targets):
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """``mean(logsumexp(s) - p . s)``, whose derivative by ``s`` is ``(softmax(s) - p) / (n k)``."""
+    """``mean(logsumexp(s) - p . s)``, whose derivative by ``s`` is ``(softmax(s) - p)`` over the number of events."""
 
     @staticmethod
     def forward(ctx, scores, targets):
-        shown = scores.detach().clone()
+        shown = scores.detach().to(torch.promote_types(scores.dtype, targets.dtype), copy=True)  # scores of mixed precision have fewer bits
         shown[..., 0] = -torch.inf
         probabilities = torch.softmax(shown, dim=-1)
         log_sums = shown.amax(dim=-1) - probabilities.amax(dim=-1).log()  # softmax of the largest is exp(largest - logsumexp)
         shown[..., 0] = 0.0
-        events = scores.shape[0] * scores.shape[1]
-        expected = shown.mul_(targets).sum() / events
+        expected = shown.mul_(targets).sum() / log_sums.numel()
         ctx.save_for_backward(probabilities.sub_(targets))
+        ctx.dtype = scores.dtype
         return log_sums.mean() - expected
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         (difference,) = ctx.saved_tensors
-        return difference * (gradient / (difference.shape[0] * difference.shape[1])), None
+        return (difference * (gradient / difference[..., 0].numel())).to(ctx.dtype), None

@@ -192,8 +192,8 @@ class Student(nn.Module):
             events: see :meth:`soft_loss`.
         """
         if isinstance(events, SoftEvents) and self.traits.objective == "cross-entropy":
-            scores = self.scores(events.inputs[:, :-1])[..., : self.vocabulary]
-            return soft_cross_entropy_once(scores, events.distributions[:, 1:])
+            targets = events.distributions[:, 1:]
+            return soft_cross_entropy_once(self.scores(events.inputs[:, :-1])[..., : targets.shape[-1]], targets)
         return self.soft_loss(events)
 
     def soft_loss(self, events, params=None, users=None):

@@ -45,7 +45,8 @@ def differentiable_rule(inner, rates):
 
 
 def torch_optimizer(parameters, inner, rate):
-    """The same rule as an optimiser of PyTorch's: of Adam and AdamW the fused one, several times as fast on small models.
+    """The same rule as an optimiser of PyTorch's: of Adam and AdamW on the CPU the fused one, several times as fast on small models. (On CUDA
+    it refuses parameters whose gradient is laid out otherwise.)
 
     Args:
         parameters: what it updates.
@@ -53,8 +54,8 @@ def torch_optimizer(parameters, inner, rate):
         rate: learning rate.
     """
     parameters = list(parameters)
-    can = inner.optimizer in _FUSED and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    return _make(inner, rate, 1, parameters, **({"fused": True} if can else {}))
+    fused = inner.optimizer in _FUSED and all(parameter.device.type == "cpu" for parameter in parameters)
+    return _make(inner, rate, 1, parameters, **({"fused": True} if fused else {}))
 
 
 def _make(inner, rate, which, *parameters, **more):

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from recbole_farzi.soft_events import (
+    SoftEvents,
+    rows_of,
     soft_cross_entropy,
     soft_cross_entropy_dense,
     soft_cross_entropy_once,
@@ -104,6 +106,21 @@ def test_soft_cross_entropy_for_training_is_the_mean_of_the_dense_one(drawn, sca
     torch.testing.assert_close(once, dense, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-14)
     assert torch.equal(scores.detach(), before) and (gradient[..., 0] == 0).all()
+
+
+def test_soft_cross_entropy_for_training_keeps_precision_and_any_shape(drawn):
+    """Scores of bfloat16, as mixed precision has them, give the loss that they give in float32; events need not be in sequences."""
+    targets = soft_distributions(drawn(6, 4), drawn(4, 7)).float()
+    scores = drawn(6, 7).bfloat16().requires_grad_(True)
+    once, dense = soft_cross_entropy_once(scores, targets), soft_cross_entropy_dense(scores.float()[:, 1:], targets[:, 1:]).mean()
+    torch.testing.assert_close(once, dense)
+    assert torch.autograd.grad(once, scores)[0].dtype == torch.bfloat16
+
+
+def test_rows_of_events_with_inputs(drawn):
+    events = SoftEvents(soft_distributions(drawn(3, 5, 4), drawn(4, 7)), torch.arange(15).view(3, 5))
+    some = rows_of(events, torch.tensor([2, 0]))
+    assert torch.equal(some.distributions, events.distributions[[2, 0]]) and torch.equal(some.inputs, events.inputs[[2, 0]])
 
 
 def test_what_is_differentiable_once_refuses_a_second_time(drawn):

@@ -1,5 +1,7 @@
 """Training on windows and on summaries through RecBole's own Trainer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from recbole_farzi.errors import DivergenceError
 from recbole_farzi.models import ModelFactory
 from recbole_farzi.options import read_options
 from recbole_farzi.sequences import batch_order
+from recbole_farzi.soft_events import SoftEvents
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
 from recbole_farzi.training import RowTrainer, SummaryLoader, SummaryTrainer, WindowLoader, WindowTrainer
@@ -75,7 +78,7 @@ def test_the_best_epoch_is_evaluated_not_the_last(make_config, factory, tiny_spl
 
 
 def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, tiny_split):
-    """RecBole's loop with the summary's loader against the recipe written out with PyTorch's plain Adam, whose fused one, which trains here, rounds otherwise."""
+    """RecBole's loop with the summary's loader against the recipe written out: bit for bit."""
     config = config_and_class[0]
     inner = read_options(config).inner
     trainer = SummaryTrainer(config, factory(5, dropout=inner.dropout), inner)
@@ -85,13 +88,34 @@ def test_summary_trainer_follows_the_recipe(config_and_class, factory, summary, 
     student = Student(model)
     model.train()
     torch.manual_seed(7)
-    adam = torch.optim.Adam(model.parameters(), inner.learning_rate, inner.betas, inner.eps)
+    adam = torch.optim.Adam(model.parameters(), inner.learning_rate, inner.betas, inner.eps, fused=True)
     distributions = summary.distributions()
     assert inner.decay > 0.0  # so that the learning rate of this recipe changes from step to step
     for rows, rate in zip(batch_order(4, inner.batch_size, inner.steps, seed=5), inner.rates()):
         adam.param_groups[0]["lr"] = rate
         adam.zero_grad()
         student.soft_loss(distributions[rows]).backward()
+        adam.step()
+    for (name, mine), theirs in zip(trainer.model.named_parameters(), model.parameters()):
+        assert torch.equal(mine, theirs), name
+
+
+def test_summary_trainer_reads_items_and_predicts_distributions(config_and_class, factory, summary, tiny_split):
+    """The same of a summary with inputs, by the loss that distillation differentiates and PyTorch's plain Adam."""
+    config = config_and_class[0]
+    inner = replace(read_options(config).inner, dropout=False)
+    inputs = torch.arange(summary.latent[..., 0].numel()).view(summary.latent.shape[:2]) % (summary.decoder.shape[1] - 1) + 1
+    summary = replace(summary, inputs=inputs)
+    trainer = SummaryTrainer(config, factory(5, dropout=False), inner)
+    assert trainer.optimizer.param_groups[0]["fused"]
+    trainer.fit(SummaryLoader(summary, tiny_split.train.dataset, inner, 5), verbose=False)
+    model = factory(5, dropout=False).train()
+    student, distributions = Student(model), summary.distributions()
+    adam = torch.optim.Adam(model.parameters(), inner.learning_rate, inner.betas, inner.eps)
+    for rows, rate in zip(batch_order(4, inner.batch_size, inner.steps, seed=5), inner.rates()):
+        adam.param_groups[0]["lr"] = rate
+        adam.zero_grad()
+        student.soft_loss(SoftEvents(distributions[rows], inputs[rows])).backward()
         adam.step()
     for (name, mine), theirs in zip(trainer.model.named_parameters(), model.parameters()):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda message, name=name: f"{name}: {message}")
