@@ -197,10 +197,10 @@ def main():
         found.add(f"ensemble of {number}", several)
     students = STUDENTS * len(DRAWS)
     written = generate_like(teacher, split.sequences, split.counts, WRITTEN * trainer.inner.steps, SEED)
-    for student in range(students):
+    for student in range(STUDENTS):
         taught = student_of_written(trainer, teacher, written, trainer._student_seed(student))
         found.add(f"student of {len(written):,} histories that the ensemble of {len(teacher.members)} writes", taught)
-    found.say(students)
+    found.say(STUDENTS)
     options = replace(trainer.options.summary, start_draws=8, start_covering=4)
     configured = (options.sequences, options.length)
     everybody, highest = max(teachers), max(known.ranks)
@@ -230,8 +230,8 @@ def main():
     put_on_record(
         f"short-histories-{known.dataset}", found.table(), trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
         f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
-        f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, and of "
-        f"{STUDENTS} students of each of {len(DRAWS)} undistilled starts, or of {students} students; spread: standard deviation over all of these. Divergence: of "
+        f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, "
+        f"of {STUDENTS} students of each of {len(DRAWS)} undistilled starts, of {students} of the summary and of {STUDENTS} of written histories; spread: standard deviation over all of these. Divergence: of "
         f"their predictions from those of the ensemble of {len(teacher.members)} (Kullback-Leibler, nats a row), of which each model of full data is a part; and on "
         "rows whose last item a history of the summary shows, and on the others: which these are is another matter for each shape. Of the summary, start and "
         f"outer step were chosen on validation, by two of these students. Students of histories that the ensemble writes take the recipe's steps, with {WRITTEN} of these "
