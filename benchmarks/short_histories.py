@@ -23,16 +23,15 @@ import pandas as pd
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.model.abstract_recommender import AbstractRecommender
-from undistilled import put_on_record, start_on_validation
+from undistilled import put_on_record, quiet_trainer, start_on_validation
 
-from recbole_farzi.configuration import build_config, parse_overrides
+from recbole_farzi.configuration import parse_overrides
 from recbole_farzi.data import history_field, load_loaders, training_sequences
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.generation import generate_like
-from recbole_farzi.models import ModelFactory, seeded
+from recbole_farzi.models import seeded
 from recbole_farzi.sequences import Sequences
 from recbole_farzi.student import Student
-from recbole_farzi.trainer import FarziTrainer
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 DRAWS = (0, 8, 9)  # of histories: one as they come, and two that cover
@@ -68,10 +67,11 @@ def without_some(dataset, validated):
     """
     whole = training_sequences(dataset)
     short = [user for user, items in zip(whole.users.tolist(), whole.items) if len(items) == 2 and user not in validated]
-    out = np.random.default_rng(SEED).permutation(short)[: len(short) // SHARE]
-    if not len(out):
+    out = np.random.default_rng(SEED).permutation(short)[: len(short) // SHARE].tolist()
+    if not out:
         sys.exit(f"fewer than {SHARE} users have two training events and no row in validation: it sees every kind of user")
-    kept = [(user, items) for user, items in zip(whole.users, whole.items) if user not in set(out)]
+    gone = set(out)
+    kept = [(user, items) for user, items in zip(whole.users.tolist(), whole.items) if user not in gone]
     return Sequences(kept, whole.length), out
 
 
@@ -80,17 +80,6 @@ def loader_of(users, split, config):
     dataset = split.train.dataset
     rows = np.flatnonzero(np.isin(dataset.inter_feat[dataset.uid_field].numpy(), users))
     return FullSortEvalDataLoader(config, dataset.copy(dataset.inter_feat[rows]), split.valid._sampler, shuffle=False)
-
-
-def distil(model, dataset, options, split, kept):
-    """The trainer of a whole distillation by the options, without those users."""
-    if dataset == "ml-100k":  # which RecBole carries
-        options = {name: value for name, value in options.items() if name != "data_path"}
-    config, model_class = build_config(model, dataset, (), {"show_progress": False, "state": "ERROR", **options})
-    trainer = FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"]))
-    with mock.patch("recbole_farzi.trainer.training_sequences", kept):
-        trainer.fit(split.train, split.valid, verbose=False, saved=False)
-    return trainer
 
 
 def histories_of(loader):
@@ -183,7 +172,8 @@ def main():
 
     with mock.patch("recbole_farzi.trainer.training_sequences", kept), mock.patch("recbole_farzi.data.split.training_sequences", kept):
         trainer, split, _ = start_on_validation(known.model, known.dataset, parse_overrides(rest), 1)
-    distilled = distil(known.model, known.dataset, parse_overrides(rest), split, kept)  # now, while nobody else has the pool's folder
+        distilled, same = quiet_trainer(known.model, known.dataset, parse_overrides(rest))
+        distilled.fit(same.train, same.valid, verbose=False, saved=False)
     kinds = {"held out": loader_of(held["out"], split, trainer.config), "validation": split.valid}
     pairs = {tuple(pair) for items in split.sequences.items for pair in itertools.pairwise(items.tolist())}
     teacher = trainer.teacher(last_only=True)

@@ -18,31 +18,43 @@ from recbole_farzi.trainer import FarziTrainer
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "quality"
 
 
+def quiet_trainer(model, dataset, options):
+    """A trainer that shows nothing, and the data. ``data_path`` does not count for ML-100K, which RecBole carries.
+
+    Args:
+        model, dataset: names, as on the command line.
+        options: ``{name: value}``.
+
+    Returns:
+        ``(trainer, split)``: a :class:`recbole_farzi.trainer.FarziTrainer` that has not begun.
+    """
+    if dataset == "ml-100k":
+        options = {name: value for name, value in options.items() if name != "data_path"}
+    config, model_class = build_config(model, dataset, (), {"show_progress": False, "state": "ERROR", **options})
+    read_options(config)
+    init_logger(config)
+    logging.getLogger().setLevel(logging.ERROR)
+    split = load_split(config)
+    return FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"])), split
+
+
 def start_on_validation(model, dataset, options, students):
     """A start of one draw of histories, and how students that train on it do on validation. At rank 16, unless the options name another, so
     that starts differ in what is compared alone.
 
     Args:
         model, dataset: names, as on the command line.
-        options: options given by whoever runs the script; ``data_path`` does not count for ML-100K, which RecBole carries.
+        options: options given by whoever runs the script.
         students: whose mean counts.
 
     Returns:
         ``(trainer, split, metrics)``: a :class:`recbole_farzi.trainer.FarziTrainer` that took no outer step, with its pool, the
         data, and the means.
     """
-    if dataset == "ml-100k":
-        options = {name: value for name, value in options.items() if name != "data_path"}
     given = {
-        "show_progress": False, "state": "ERROR", "farzi_latent_dim": 16, **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0,
-        "farzi_eval_students": students,
+        "farzi_latent_dim": 16, **options, "farzi_outer_steps": 0, "farzi_start_draws": 1, "farzi_start_covering": 0, "farzi_eval_students": students,
     }  # fmt: skip
-    config, model_class = build_config(model, dataset, (), given)
-    read_options(config)
-    init_logger(config)
-    logging.getLogger().setLevel(logging.ERROR)
-    split = load_split(config)
-    trainer = FarziTrainer(config, ModelFactory(model_class, config, split.train.dataset)(config["seed"]))
+    trainer, split = quiet_trainer(model, dataset, given)
     _, metrics = trainer.fit(split.train, split.valid, verbose=False, saved=False)
     return trainer, split, metrics
 
