@@ -1,4 +1,4 @@
-"""What a summary is compared with: popularity, and parts of the real data of the same size.
+"""What a summary is compared with: popularity, whatever scores histories, and parts of the real data of the same size.
 
 Each part is a function from the real histories and a number of events to
 :class:`recbole_farzi.sequences.Sequences` that hold exactly so many of them (or all, if there are fewer).
@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 
-__all__ = ["Popularity", "hardest_events", "hardest_users", "head_users", "popular_items", "random_users"]
+from recbole_farzi.sequences import item_shares
+
+__all__ = ["Popularity", "Scorer", "hardest_events", "hardest_users", "head_users", "popular_items", "random_users"]
 
 
 class Popularity(AbstractRecommender):
@@ -22,14 +24,32 @@ class Popularity(AbstractRecommender):
 
     def __init__(self, counts):
         super().__init__()
-        shares = torch.as_tensor(np.asarray(counts), dtype=torch.float64) + 0.5
-        shares[0] = 0.0
-        self.register_buffer("scores", torch.log(shares / shares.sum()).float())
+        self.register_buffer("scores", torch.log(item_shares(counts)).float())
         self.unused = torch.nn.Parameter(torch.zeros(1))  # RecBole's Trainer builds an optimiser for any model
 
     def full_sort_predict(self, interaction):
         rows = len(next(iter(interaction.values()))) if isinstance(interaction, dict) else len(interaction)
         return self.scores.repeat(rows, 1)
+
+
+class Scorer(AbstractRecommender):
+    """What scores items after histories, as RecBole's evaluator asks a model.
+
+    Args:
+        row_scores: function from histories [r, n], padded with 0 on the right, their lengths [r] and users [r], or None, to scores [r, V].
+        config: RecBole's Config, whose names of columns count.
+    """
+
+    def __init__(self, row_scores, config):
+        super().__init__()
+        self.row_scores = row_scores
+        self.columns = (config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"], config["USER_ID_FIELD"])
+        self.unused = torch.nn.Parameter(torch.zeros(1))  # RecBole's Trainer builds an optimiser for any model
+
+    @torch.no_grad()
+    def full_sort_predict(self, interaction):
+        histories, lengths, users = (interaction[column] if column in interaction else None for column in self.columns)
+        return self.row_scores(histories, lengths, users)
 
 
 def random_users(sequences, events, rng):

@@ -14,14 +14,18 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_farzi.baselines import Popularity, hardest_events, hardest_users, head_users, popular_items, random_users
+from recbole_farzi.baselines import Popularity, Scorer, hardest_events, hardest_users, head_users, popular_items, random_users
 from recbole_farzi.checkpoints import check_same_data, checkpoint_config, read_checkpoint, restored
+from recbole_farzi.data import evaluation_rows
 from recbole_farzi.emission import summary_digest
 from recbole_farzi.errors import DataError, ModelError
+from recbole_farzi.interpolation import Rows, likeliest_chain
+from recbole_farzi.markov import transition_counts
 from recbole_farzi.memory import available
 from recbole_farzi.options import is_checkpoint
 from recbole_farzi.passes import PassLoader, PassTrainer
 from recbole_farzi.proxy import proxy_importance
+from recbole_farzi.sequences import item_shares
 from recbole_farzi.storage import digest
 from recbole_farzi.summary import bytes_of_an_id
 from recbole_farzi.training import (
@@ -159,6 +163,12 @@ class ContenderFactory:
                 self.split.sequences.events, self.split.vocabulary * _BYTES_OF_A_SHARE, (self.config["seed"],),
                 self._popularity, seeded=False,
             )  # fmt: skip
+        if name == "teacher":
+            note = "what teaches the summary, itself: the mean of the pool's models, with a Markov chain where farzi_pool_chain mixes one in"
+            return self._scored(name, "teacher", note, None, lambda: self.teacher().row_scores, self.teacher_digest)
+        if name == "markov":
+            note = "which item follows which in the training events, smoothed; prior and decay chosen on validation"
+            return self._scored(name, "Markov chain", note, self._bytes_of_chain, self._chain)
         if is_checkpoint(name):
             return self._trained(name)
         if name.startswith("hard"):
@@ -352,10 +362,31 @@ class ContenderFactory:
         return trainer, timed_fit(trainer, self.split.train, self.split.valid, tell, state_file)
 
     def _popularity(self, seed, tell, state_file=None):
-        model = Popularity(self.split.counts).to(self.config["device"])
-        trainer = RowTrainer(self.config, model)
+        return self._untrained(Popularity(self.split.counts))
+
+    def _scored(self, key, label, note, size, made, depends=None):
+        """What scores histories and is not trained here; ``made`` gives its function."""
+
+        def run(seed, tell, state_file=None):
+            return self._untrained(Scorer(made(), self.config))
+
+        return Contender(key, label, note, self.split.sequences.events, size, (self.config["seed"],), run, depends, seeded=False)
+
+    def _untrained(self, model):
+        trainer = RowTrainer(self.config, model.to(self.config["device"]))
         trainer.eval_collector.data_collect(self.split.train)
         return trainer, 0.0
+
+    def _chain(self):
+        chain = likeliest_chain(Rows(*evaluation_rows(self.split.valid)), self.split.sequences, item_shares(self.split.counts))
+        chain = chain.to(self.config["device"])
+        return lambda histories, lengths, users: torch.log(chain.row_probabilities(histories, lengths))
+
+    @property
+    def _bytes_of_chain(self):
+        """Every transition that occurs: two items and a share."""
+        pairs = transition_counts(self.split.sequences, self.split.vocabulary).nnz
+        return pairs * (2 * self._bytes_of_an_event + _BYTES_OF_A_SHARE)
 
 
 def round_labels(labels):

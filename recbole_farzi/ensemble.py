@@ -22,6 +22,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.traits, self.length, self.vocabulary = members[0].traits, members[0].length, members[0].vocabulary
+        self.last_only = members[0].last_only
 
     @property
     def device(self):

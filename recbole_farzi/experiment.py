@@ -134,7 +134,7 @@ class Experiment:
         options = replace(self.options, inner=trainer.inner)
         return ContenderFactory(
             self.config, options, self.split, self.factory, self.traits, self.summary, trainer.start, trainer.teacher,
-            digest([trainer.pool.fingerprint, self.options.pool.teachers]), trainer.pool,
+            digest([trainer.pool.fingerprint, self.options.pool.teachers, trainer.interpolation]), trainer.pool,
         ).contenders()  # fmt: skip
 
     def compare(self, contenders, needed=()):

@@ -26,7 +26,7 @@ __all__ = [
 
 STARTS = ("teacher", "spectral", "random")
 POSITIONS = ("last", "every")
-SOLE_CONTENDERS = ("full", "summary", "summary-passes", "start", "hard", "popularity")
+SOLE_CONTENDERS = ("full", "summary", "summary-passes", "start", "hard", "popularity", "markov", "teacher")
 PART_CONTENDERS = ("random", "head", "popular-items", "svp-cf", "svp-cf-users", "teacher-labels")
 BITS = (8, 16, 32)
 INPUTS = ("generated", "real", "soft")
@@ -159,6 +159,7 @@ class PoolOptions:
     models: int
     teachers: int
     snapshots: tuple
+    chain: bool
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ def read_options(config):
         models=read.integer("farzi_pool_models", at_least=1),
         teachers=read.integer("farzi_pool_teachers", at_least=1, optional=True),
         snapshots=read.integers("farzi_pool_snapshots", at_least=0),
+        chain=read.boolean("farzi_pool_chain") and read.choice("farzi_positions", POSITIONS) == "last",
     )
     if pool.teachers is None:
         pool = replace(pool, teachers=pool.models)

@@ -123,8 +123,8 @@ def build_pool(config, options, factory, traits, sequences, checksum, valid_data
 
 
 def _matters(name):
-    """Whether a pool depends on an option of ours; how many of its models teach it does not."""
-    return name.startswith("farzi_pool_") and name != "farzi_pool_teachers" or name == "farzi_positions"
+    """Whether a pool depends on an option of ours; who of its models teaches, and what beside them, is another matter."""
+    return name.startswith("farzi_pool_") and name not in ("farzi_pool_teachers", "farzi_pool_chain") or name == "farzi_positions"
 
 
 def _snapshot_name(number, epoch):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-__all__ = ["Sequences", "Windows", "batch_order", "histories_from_prefixes"]
+__all__ = ["Sequences", "Windows", "batch_order", "histories_from_prefixes", "item_shares"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Windows:
 
     def split(self, size):
         return [Windows(items, users) for items, users in zip(self.items.split(size), self.users.split(size))]
+
+
+def item_shares(counts):
+    """Share of each item in the training data, add-one-half smoothed: 64-bit floats of shape [V], 0 for the padding.
+
+    Args:
+        counts: occurrences of each item, shape [V].
+    """
+    weights = torch.as_tensor(np.asarray(counts), dtype=torch.float64) + 0.5
+    weights[0] = 0.0
+    return weights / weights.sum()
 
 
 def histories_from_prefixes(users, prefixes, lengths, targets):

@@ -12,6 +12,7 @@ from recbole_farzi.blockwise import SCORES_IN_MEMORY, rows_in_memory
 from recbole_farzi.errors import DataError
 from recbole_farzi.factorisation import factorise_within
 from recbole_farzi.generation import histories_at_once
+from recbole_farzi.sequences import item_shares
 from recbole_farzi.summary import Summary
 
 MOST_LOST = 0.01  # nats an event, of what a teacher predicts: a rank that loses no more is enough
@@ -192,8 +193,6 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
 
 def _log_popularity(counts):
     """Log of the share of each item, add-one-half smoothed; padding is 0."""
-    weights = torch.as_tensor(np.asarray(counts), dtype=torch.float64) + 0.5
-    weights[0] = 0.0
-    log = torch.log(weights / weights.sum())
+    log = torch.log(item_shares(counts))
     log[0] = 0.0
     return log.float()

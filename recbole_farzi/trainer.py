@@ -13,19 +13,20 @@ from tqdm import tqdm
 
 from recbole_farzi import memory
 from recbole_farzi.baselines import Popularity
-from recbole_farzi.data import training_checksum, training_sequences
+from recbole_farzi.data import evaluation_rows, training_checksum, training_sequences
 from recbole_farzi.distillation import Distiller
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
-from recbole_farzi.generation import generate_like, generate_windows
+from recbole_farzi.generation import generate_like, generate_windows, histories_at_once
 from recbole_farzi.inspection import check_twice_differentiable
+from recbole_farzi.interpolation import Interpolated, Rows, interpolate
 from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
 from recbole_farzi.pool import build_pool
 from recbole_farzi.provenance import Identity
 from recbole_farzi.resumption import Pace, interruptible
-from recbole_farzi.sequences import batch_order
+from recbole_farzi.sequences import batch_order, item_shares
 from recbole_farzi.soft_events import rows_of
 from recbole_farzi.starts import covering_windows, pick_windows, random_start, spectral_start, teacher_start
 from recbole_farzi.storage import check_writable, load_tensors, read_json, save_tensors, write_json
@@ -35,6 +36,8 @@ from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
+
+_PARTS_OF_CHAIN = (1.0, 0.5, 0.25, 0.0)  # of its likeliest share that are tried
 
 
 class FarziTrainer(RowTrainer):
@@ -57,6 +60,8 @@ class FarziTrainer(RowTrainer):
             (:mod:`recbole_farzi.recovery`).
         start: the summary that distillation started from.
         pool: :class:`recbole_farzi.pool.Pool`, after :meth:`fit`.
+        interpolation: :class:`recbole_farzi.interpolation.Interpolation` of the teacher with a Markov chain, after :meth:`fit`; None
+            where there was nothing to choose it by, or ``farzi_pool_chain`` is off.
         history: losses and validations of the run, plain values.
         step_seconds: processor time that its outer steps took, validations left out.
         written: histories that the teacher wrote, for starts and for the outer loss.
@@ -80,6 +85,8 @@ class FarziTrainer(RowTrainer):
         self._check_that_the_teacher_can_write()
         self.factory = None
         self.pool = None
+        self.interpolation = None
+        self._chain = None
         self.start = None
         self._candidates = None
         self._latent_dims = None
@@ -154,6 +161,7 @@ class FarziTrainer(RowTrainer):
                 f"Pool: its best model has {self.valid_metric} {self.pool.score:.4f} on validation, popularity {popularity:.4f}: "
                 "there is next to nothing to distil; more data, or another learning_rate, model or number of epochs, may help"
             )
+        self.interpolation, self._chain = self._interpolated(sequences, counts, valid_data)
         fingerprint = self.identity.fingerprint
         self._latent_dims = options.summary.latent_dims
         with interruptible(lambda: "while choosing the start"):
@@ -204,6 +212,7 @@ class FarziTrainer(RowTrainer):
             "stopped_early": record["stopped_early"],
             "losses": record["losses"],
             "validations": record["validations"],
+            "interpolation": self.interpolation and self.interpolation._asdict(),
         }
         if not valid_data:
             return -1, None
@@ -268,29 +277,31 @@ class FarziTrainer(RowTrainer):
         options = self.options.summary
         draws = options.start_draws + options.start_covering
         if valid_data is None or draws == 1 or options.start == "random":
+            self._weigh_chain(sequences, counts, valid_data)
             return self._make_start(sequences, counts, 0)
         if choice is not None and choice.is_file() and not self.config["farzi_fresh"]:
             with contextlib.suppress(StorageError, KeyError, TypeError, ValueError, RuntimeError):  # the last is PyTorch's, of what fits no tensor
                 known = read_json(choice)
                 if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]) and known["latent_dim"] in options.latent_dims:
                     histories, self._latent_dims = self._checked(known["histories"], len(counts)), (known["latent_dim"],)
+                    if self._chain is not None:
+                        self.interpolation = self.interpolation._replace(weight=self._checked_weight(known["chain"]))
                     return self._start_on(histories, sequences, counts)
         self._latent_dims = options.latent_dims
+        self._weigh_chain(sequences, counts, valid_data)
         scores, best = [], None
         for draw in range(draws):
             histories = self._histories(sequences, counts, draw)
             start = self._start_on(histories, sequences, counts)
-            try:
-                scores.append(self._score(start, valid_data)[1])
-            except DivergenceError:
-                scores.append(-np.inf if self.valid_metric_bigger else np.inf)
+            scores.append(self._score_of_start(start, valid_data))
             covering = ", covering" if draw >= options.start_draws else ""
             self.logger.info(set_color("Start", "pink") + f": on histories {draw + 1} of {draws}{covering}, valid {scores[-1]:.4f}")
             if self._best_of(scores) == draw:
                 best = start, histories
         if choice is not None:
             known = {"draw": self._best_of(scores), "scores": [float(score) for score in scores], "histories": best[1].tolist()}
-            write_json(choice, {**known, "latent_dim": best[0].latent.shape[2]})
+            weight = self.interpolation.weight if self._chain is not None else 0.0
+            write_json(choice, {**known, "latent_dim": best[0].latent.shape[2], "chain": weight})
         return best[0]
 
     def _checked(self, histories, vocabulary):
@@ -299,6 +310,16 @@ class FarziTrainer(RowTrainer):
         if items.shape != (options.sequences, options.length) or items.dtype != torch.int64 or not 1 <= items.min() <= items.max() < vocabulary:
             raise ValueError("these are no histories of this summary")
         return items
+
+    def _checked_weight(self, weight):
+        """The chain's weight of a file."""
+        if weight not in self._weights_of_chain:
+            raise ValueError("this is no weight that was tried")
+        return weight
+
+    @property
+    def _weights_of_chain(self):
+        return [part * self.interpolation.likeliest for part in _PARTS_OF_CHAIN]
 
     def _best_of(self, scores):
         scores = np.asarray(scores, dtype=np.float64)
@@ -374,7 +395,47 @@ class FarziTrainer(RowTrainer):
         self._count_written(count, begun)
         return written
 
+    def _interpolated(self, sequences, counts, valid_data):
+        """``(Interpolation, MarkovChain)`` under which validation is likeliest; ``(None, None)`` where none is asked for."""
+        if not self.options.pool.chain or valid_data is None or not self.student.traits.ranks:
+            return None, None
+        rows, users, teacher = evaluation_rows(valid_data), valid_data.dataset.inter_feat[valid_data.dataset.uid_field], self.models_of_the_pool(last_only=True)
+        likely = []
+        with torch.no_grad(), interruptible(lambda: "while the teacher is mixed with a Markov chain"):
+            for histories, lengths, targets, whose in zip(*(part.to(self.device).split(histories_at_once(len(counts))) for part in (*rows, users))):
+                scores = teacher.row_scores(histories, lengths, whose)[:, 1 : teacher.vocabulary]
+                likely.append(torch.softmax(scores.double(), dim=1).gather(1, targets[:, None] - 1)[:, 0].cpu())
+        found, chain = interpolate(torch.cat(likely), Rows(*rows), sequences, item_shares(counts))
+        what = f"{found.likeliest:.0%} of a Markov chain (prior {found.prior:g}, decay {found.decay:g})" if chain else "no Markov chain"
+        self.logger.info(set_color("Teacher", "pink") + f": likeliest with {what}, cross-entropy {found.mixed:.4f} on validation, {found.alone:.4f} without")
+        return found, chain
+
+    def _weigh_chain(self, sequences, counts, valid_data):
+        """Of the likeliest share of the chain take as much as students of a start follow best, on validation: a small summary shows few items,
+        and of what counts know of the others it can tell little."""
+        if self._chain is None or valid_data is None or self.options.summary.start != "teacher":
+            return
+        histories, weights, scores = self._histories(sequences, counts, 0), self._weights_of_chain, []
+        for weight in weights:
+            self._latent_dims, self.interpolation = self.options.summary.latent_dims, self.interpolation._replace(weight=weight)
+            scores.append(self._score_of_start(self._start_on(histories, sequences, counts), valid_data))
+            self.logger.info(set_color("Teacher", "pink") + f": with {weight:.0%} of the chain, students of a start have valid {scores[-1]:.4f}")
+        self._latent_dims, self.interpolation = self.options.summary.latent_dims, self.interpolation._replace(weight=weights[self._best_of(scores)])
+
+    def _score_of_start(self, start, valid_data):
+        try:
+            return self._score(start, valid_data)[1]
+        except DivergenceError:
+            return -np.inf if self.valid_metric_bigger else np.inf
+
     def teacher(self, last_only=False):
+        """What teaches: the best models of the pool, interpolated with a Markov chain
+        (:class:`recbole_farzi.interpolation.Interpolated`) where that predicts validation better."""
+        models = self.models_of_the_pool(last_only)
+        weight = 0.0 if self._chain is None else self.interpolation.weight
+        return models if weight == 0.0 else Interpolated(models, self._chain, weight)
+
+    def models_of_the_pool(self, last_only=False):
         """The best models of the pool: a :class:`recbole_farzi.student.Student`, or of several an
         :class:`recbole_farzi.ensemble.Ensemble`; ``last_only`` is that of its members."""
         members = []

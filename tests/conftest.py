@@ -107,6 +107,7 @@ def tiny_options():
         "state": "ERROR",
         "use_gpu": False,
         "farzi_pool_models": 1,
+        "farzi_pool_chain": False,  # tests/test_markov.py has it
         "farzi_sequences": 4,
         "farzi_latent_dim": 3,
         "farzi_start_draws": 2,

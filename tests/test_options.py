@@ -125,7 +125,7 @@ NOT_NEGATIVE = ["farzi_own_item", "farzi_inner_weight_decay", "farzi_inner_decay
                 "farzi_pretrained", "farzi_window_from",
                 "weight_decay"]  # fmt: skip
 OPTIONAL = {"farzi_latent_dim", "farzi_length", "farzi_outer_block", "farzi_output_path", "farzi_pool_teachers", "farzi_start_singles", "farzi_tucker_ranks"}
-YES_NO = ["farzi_inner_dropout", "farzi_fresh", "show_progress"]
+YES_NO = ["farzi_inner_dropout", "farzi_fresh", "farzi_pool_chain", "show_progress"]
 LISTS = ["farzi_inner_betas", "farzi_pool_snapshots", "farzi_student_learning_rates", "farzi_tucker_ranks"]
 ELSEWHERE = ["farzi_contenders", "farzi_user_strata", "farzi_item_strata", "farzi_report_metrics"]
 OF_SOME = ["farzi_start", "farzi_inputs", "farzi_inner_optimizer", "farzi_bits", "farzi_unroll", "farzi_kernels", "farzi_full_data",

@@ -25,3 +25,9 @@ def training_sequences(dataset):
 def history_field(dataset):
     """Name of the column of histories in the rows of a RecBole ``SequentialDataset``."""
     return getattr(dataset, f"{dataset.iid_field}_list_field")
+
+
+def evaluation_rows(loader):
+    """``(histories [r, n], lengths [r], targets [r])`` of a RecBole evaluation loader: item ids, padded with 0 on the right."""
+    dataset = loader.dataset
+    return tuple(dataset.inter_feat[name] for name in (history_field(dataset), dataset.item_list_length_field, dataset.iid_field))
