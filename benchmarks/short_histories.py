@@ -4,12 +4,12 @@
 
 With leave-one-out a user of three events has one for test, two for training, and none for validation. Here the second of the two is
 held out of a part of these users, who then have no training event left; models are trained without them, and these rows are
-scored beside those of validation: by full data (the pool's models), by the ensembles of the first three and of all of them, by
-students of the undistilled starts of each ensemble, of several ranks and shapes (sequences x events; a step of training reads as many
+scored beside those of validation: by full data (the pool's models), by their ensemble, by the teacher (which mixes a Markov chain in), by
+students of the teacher's undistilled starts of several ranks and shapes (sequences x events; a step of training reads as many
 sequences of each), by students of the summary that the options distil, and by students that no summary limits: they take the
-same steps on ever new histories that the ensemble writes, with its own predictions. Beside what RecBole's evaluator says stands how far
-a model's predictions are from those of the ensemble of all, which tells students apart far better than a hit or a miss does. Test is not
-looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
+same steps on ever new histories that the teacher writes, with its own predictions. What the ensemble alone would teach is there, too.
+Beside what RecBole's evaluator says stands how far a model's predictions are from those of the teacher, which tells students apart far
+better than a hit or a miss does. Test is not looked at. Writes ``results/quality/short-histories-DATASET.csv`` and ``.md``.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.model.abstract_recommender import AbstractRecommender
 from undistilled import put_on_record, quiet_trainer, start_on_validation
 
+from recbole_farzi.baselines import Scorer
 from recbole_farzi.configuration import parse_overrides
-from recbole_farzi.data import history_field, load_loaders, training_sequences
+from recbole_farzi.data import evaluation_rows, load_loaders, training_sequences
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.generation import generate_like
 from recbole_farzi.models import seeded
@@ -37,25 +37,8 @@ from recbole_farzi.training import RowTrainer, recipe_optimizer
 DRAWS = (0, 8, 9)  # of histories: one as they come, and two that cover
 STUDENTS = 2
 SHARE = 3  # one of so many of these users
-FEWER = 3  # teachers, beside all of the pool
 WRITTEN = 64  # histories a step, of students that no summary limits
 SEED = 5
-
-
-class Scorer(AbstractRecommender):
-    """A student or an ensemble, as RecBole's evaluator asks a model.
-
-    Args:
-        model: :class:`recbole_farzi.student.Student` or :class:`recbole_farzi.ensemble.Ensemble`.
-        dataset: RecBole's ``SequentialDataset``, whose names of columns count.
-    """
-
-    def __init__(self, model, dataset):
-        super().__init__()
-        self.model, self.columns = model, (history_field(dataset), dataset.item_list_length_field)
-
-    def full_sort_predict(self, interaction):
-        return self.model.row_scores(*(interaction[column] for column in self.columns))
 
 
 def without_some(dataset, validated):
@@ -84,9 +67,8 @@ def loader_of(users, split, config):
 
 def histories_of(loader):
     """``(histories [n, length], lengths [n], last items [n], next items [n])`` of a loader's rows."""
-    data = loader.dataset
-    histories, lengths = data.inter_feat[history_field(data)], data.inter_feat[data.item_list_length_field]
-    return histories, lengths, histories.gather(1, lengths[:, None] - 1)[:, 0], data.inter_feat[data.iid_field]
+    histories, lengths, following = evaluation_rows(loader)
+    return histories, lengths, histories.gather(1, lengths[:, None] - 1)[:, 0], following
 
 
 @torch.no_grad()
@@ -111,6 +93,13 @@ def student_of_written(trainer, teacher, windows, seed):
     return student
 
 
+def taught_by(interpolation):
+    """What the teacher is made of, in words."""
+    if interpolation is None or interpolation.weight == 0.0:
+        return "the ensemble"
+    return f"{interpolation.weight:.0%} of a Markov chain (prior {interpolation.prior:g}, decay {interpolation.decay:g}), the rest the ensemble"
+
+
 class Found:
     """What models reach on each kind of rows.
 
@@ -128,7 +117,7 @@ class Found:
 
     def add(self, name, model, summary=None):
         """A model's metrics; of one that trained on a summary its divergence by whether that shows a row's last item, too."""
-        judge = RowTrainer(self.trainer.config, Scorer(model, self.split.train.dataset))
+        judge = RowTrainer(self.trainer.config, Scorer(model.row_scores, self.trainer.config))
         judge.eval_collector.data_collect(self.split.train)
         for kind, loader in self.kinds.items():
             metrics, taught = judge.evaluate(loader, load_best_model=False), self.taught[kind]
@@ -176,31 +165,31 @@ def main():
         distilled.fit(same.train, same.valid, verbose=False, saved=False)
     kinds = {"held out": loader_of(held["out"], split, trainer.config), "validation": split.valid}
     pairs = {tuple(pair) for items in split.sequences.items for pair in itertools.pairwise(items.tolist())}
-    teacher = trainer.teacher(last_only=True)
-    if not isinstance(teacher, Ensemble) or len(teacher.members) <= FEWER:
-        sys.exit(f"--farzi_pool_models must be more than {FEWER}, all of which teach")
+    models, teacher = trainer.models_of_the_pool(last_only=True), trainer.teacher(last_only=True)
+    if not isinstance(models, Ensemble):
+        sys.exit("--farzi_pool_models must be more than 1, all of which teach")
     found = Found(trainer, split, kinds, teacher)
-    teachers = {FEWER: Ensemble(list(teacher.members)[:FEWER]), len(teacher.members): teacher}
-    for member in teacher.members:
+    for member in models.members:
         found.add("full data", member)
-    for number, several in teachers.items():
-        found.add(f"ensemble of {number}", several)
+    found.add("ensemble", models)
+    found.add("teacher", teacher)
     students = STUDENTS * len(DRAWS)
-    written = generate_like(teacher, split.sequences, split.counts, WRITTEN * trainer.inner.steps, SEED)
-    for student in range(STUDENTS):
-        taught = student_of_written(trainer, teacher, written, trainer._student_seed(student))
-        found.add(f"student of {len(written):,} histories that the ensemble of {len(teacher.members)} writes", taught)
-    found.say(STUDENTS)
+    for name, who in {"teacher": teacher, "ensemble": models}.items():
+        written = generate_like(who, split.sequences, split.counts, WRITTEN * trainer.inner.steps, SEED)
+        for student in range(STUDENTS):
+            taught = student_of_written(trainer, who, written, trainer._student_seed(student))
+            found.add(f"student of {len(written):,} histories that the {name} writes", taught)
+        found.say(STUDENTS)
     options = replace(trainer.options.summary, start_draws=8, start_covering=4)
     configured = (options.sequences, options.length)
-    everybody, highest = max(teachers), max(known.ranks)
-    variants = [(everybody, rank, configured) for rank in known.ranks]
-    variants += [(everybody, highest, shape) for shape in shapes if shape != configured] + [(FEWER, highest, configured)]
-    for number, rank, (sequences, length) in variants:
-        trainer.teacher = lambda last_only, several=teachers[number]: several
+    highest = max(known.ranks)
+    variants = [(teacher, rank, configured) for rank in known.ranks]
+    variants += [(teacher, highest, shape) for shape in shapes if shape != configured] + [(models, highest, configured)]
+    for who, rank, (sequences, length) in variants:
+        trainer.teacher = lambda last_only, who=who: who
         trainer.options = replace(trainer.options, summary=replace(options, latent_dim=rank, sequences=sequences, length=length))
         trainer._latent_dims, trainer._candidates = (rank,), None
-        name = f"start, {sequences} x {length}, rank {rank}, {number} teachers"
+        name = f"start, {sequences} x {length}, rank {rank}" + (", of the ensemble" if who is models and who is not teacher else "")
         for draw in DRAWS:
             start = trainer._make_start(split.sequences, split.counts, draw)
             for student in range(STUDENTS):
@@ -209,7 +198,7 @@ def main():
         found.say(students)
     for student in range(students):
         distilled.train_student(distilled.summary, distilled._student_seed(student))
-        name = f"summary, {configured[0]} x {configured[1]}, rank {distilled.summary.latent.shape[2]}, {everybody} teachers"
+        name = f"summary, {configured[0]} x {configured[1]}, rank {distilled.summary.latent.shape[2]}"
         found.add(name, distilled.student, distilled.summary)
     found.say(students)
     shares = []
@@ -220,12 +209,12 @@ def main():
     put_on_record(
         f"short-histories-{known.dataset}", found.table(), trainer.config, f"Users of whom validation has no row: {known.model}, {known.dataset}",
         f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
-        f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(teacher.members)} models of full data, "
-        f"of {STUDENTS} students of each of {len(DRAWS)} undistilled starts, of {students} of the summary and of {STUDENTS} of written histories; spread: standard deviation over all of these. Divergence: of "
-        f"their predictions from those of the ensemble of {len(teacher.members)} (Kullback-Leibler, nats a row), of which each model of full data is a part; and on "
+        f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(models.members)} models of full data, which are "
+        f"the ensemble, of {STUDENTS} students of each of {len(DRAWS)} undistilled starts, of {students} of the summary and of {STUDENTS} of written histories; spread: standard deviation over "
+        f"all of these. The teacher: {taught_by(trainer.interpolation)}. Divergence: of their predictions from the teacher's (Kullback-Leibler, nats a row); and on "
         "rows whose last item a history of the summary shows, and on the others: which these are is another matter for each shape. Of the summary, start and "
-        f"outer step were chosen on validation, by two of these students. Students of histories that the ensemble writes take the recipe's steps, with {WRITTEN} of these "
-        "and its predictions in each.", script="short_histories",
+        f"outer step were chosen on validation, by two of these students. Students of written histories take the recipe's steps, with {WRITTEN} of these "
+        "and the predictions of who wrote them in each.", script="short_histories",
     )  # fmt: skip
 
 

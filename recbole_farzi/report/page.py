@@ -287,6 +287,9 @@ def _distillation(report, canvas):
     if pool.get("seconds") is not None:
         made = "reused" if pool.get("reused") else f"{words.seconds_text(pool['seconds'])} seconds"
         facts.append(f"pool of teachers: {made}")
+    chain = history.get("interpolation")
+    if chain:
+        facts.append(f"{chain['weight']:.0%} of what taught is a Markov chain")
     text = "; ".join(facts)
     lead = text[:1].upper() + text[1:] + "." if text else ""
     return _section("Distillation", lead, f'<div class="grid pair">{cards}</div>')
