@@ -165,7 +165,7 @@ def main():
         distilled.fit(same.train, same.valid, verbose=False, saved=False)
     kinds = {"held out": loader_of(held["out"], split, trainer.config), "validation": split.valid}
     pairs = {tuple(pair) for items in split.sequences.items for pair in itertools.pairwise(items.tolist())}
-    models, teacher = trainer.models_of_the_pool(last_only=True), trainer.teacher(last_only=True)
+    models, teacher = distilled.models_of_the_pool(last_only=True), distilled.teacher(last_only=True)
     if not isinstance(models, Ensemble):
         sys.exit("--farzi_pool_models must be more than 1, all of which teach")
     found = Found(trainer, split, kinds, teacher)
@@ -189,7 +189,7 @@ def main():
         trainer.teacher = lambda last_only, who=who: who
         trainer.options = replace(trainer.options, summary=replace(options, latent_dim=rank, sequences=sequences, length=length))
         trainer._latent_dims, trainer._candidates = (rank,), None
-        name = f"start, {sequences} x {length}, rank {rank}" + (", of the ensemble" if who is models and who is not teacher else "")
+        name = f"start, {sequences} x {length}, rank {rank}" + (", of the ensemble" if who is models else "")
         for draw in DRAWS:
             start = trainer._make_start(split.sequences, split.counts, draw)
             for student in range(STUDENTS):
@@ -211,8 +211,8 @@ def main():
         f"Held out: the second of two training events of one in {SHARE} of the users who have two and no row in validation, after the first alone; "
         f"models are trained without these users. Rows: {'; '.join(shares)}. Means of {len(models.members)} models of full data, which are "
         f"the ensemble, of {STUDENTS} students of each of {len(DRAWS)} undistilled starts, of {students} of the summary and of {STUDENTS} of written histories; spread: standard deviation over "
-        f"all of these. The teacher: {taught_by(trainer.interpolation)}. Divergence: of their predictions from the teacher's (Kullback-Leibler, nats a row); and on "
-        "rows whose last item a history of the summary shows, and on the others: which these are is another matter for each shape. Of the summary, start and "
+        f"all of these. The teacher: {taught_by(distilled.interpolation)}. Divergence: of their predictions from the teacher's (Kullback-Leibler, nats a row); and on "
+        "rows whose last item a history of the summary shows, and on the others: which these are is another matter for each shape. Of the summary, what teaches, start and "
         f"outer step were chosen on validation, by two of these students. Students of written histories take the recipe's steps, with {WRITTEN} of these "
         "and the predictions of who wrote them in each.", script="short_histories",
     )  # fmt: skip

@@ -165,10 +165,10 @@ class ContenderFactory:
             )  # fmt: skip
         if name == "teacher":
             note = "what teaches the summary, itself: the mean of the pool's models, with a Markov chain where farzi_pool_chain mixes one in"
-            return self._scored(name, "teacher", note, None, lambda: self.teacher().row_scores, self.teacher_digest)
+            return self._scored(name, "teacher", note, None, None, lambda: self.teacher().row_scores, self.teacher_digest)
         if name == "markov":
             note = "which item follows which in the training events, smoothed; prior and decay chosen on validation"
-            return self._scored(name, "Markov chain", note, self._bytes_of_chain, self._chain)
+            return self._scored(name, "Markov chain", note, self._bytes_of_chain, 0.0, self._chain)
         if is_checkpoint(name):
             return self._trained(name)
         if name.startswith("hard"):
@@ -336,7 +336,7 @@ class ContenderFactory:
         cut = "" if likeliest == items else f", cut to the {likeliest} likeliest items each"
         note = (
             f"{self.name} on the real events of random users (others for each seed), as many as the summary has, each "
-            f"labelled with what a model trained on everything predicts there{cut}: plain knowledge distillation; "
+            f"labelled with what the summary's teacher predicts there{cut}: plain knowledge distillation; "
             "early stopping on validation"
         )
         label = "teacher's labels" + (", same bytes" if same_bytes else "")
@@ -364,11 +364,11 @@ class ContenderFactory:
     def _popularity(self, seed, tell, state_file=None):
         return self._untrained(Popularity(self.split.counts))
 
-    def _scored(self, key, label, note, size, made, depends=None):
-        """What scores histories and is not trained here; ``made`` gives its function."""
+    def _scored(self, key, label, note, size, seconds, made, depends=None):
+        """What scores histories and is not trained here; ``made`` gives its function, in ``seconds``, where anybody knows."""
 
         def run(seed, tell, state_file=None):
-            return self._untrained(Scorer(made(), self.config))
+            return self._untrained(Scorer(made(), self.config))[0], seconds
 
         return Contender(key, label, note, self.split.sequences.events, size, (self.config["seed"],), run, depends, seeded=False)
 
@@ -384,9 +384,9 @@ class ContenderFactory:
 
     @property
     def _bytes_of_chain(self):
-        """Every transition that occurs: two items and a share."""
+        """Every transition that occurs, two items and a share; and the items' shares."""
         pairs = transition_counts(self.split.sequences, self.split.vocabulary).nnz
-        return pairs * (2 * self._bytes_of_an_event + _BYTES_OF_A_SHARE)
+        return pairs * (2 * self._bytes_of_an_event + _BYTES_OF_A_SHARE) + self.split.vocabulary * _BYTES_OF_A_SHARE
 
 
 def round_labels(labels):

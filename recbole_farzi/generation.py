@@ -17,7 +17,7 @@ def generate_windows(teacher, counts, count, length, repeats, seed, users=None):
     """Histories that a trained model writes: the first event by popularity, each next one drawn from what it predicts.
 
     Args:
-        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or what answers as it does (``Ensemble``, ``Interpolated``).
         counts: occurrences of each item in the real data, shape [V].
         count: number of histories.
         length: events in each.

@@ -15,10 +15,11 @@ from torch import nn
 from recbole_farzi.interactions import prefix_rows
 from recbole_farzi.markov import MarkovChain, transition_counts
 
-__all__ = ["Interpolated", "Interpolation", "Rows", "interpolate", "likeliest_chain"]
+__all__ = ["PARTS_OF_CHAIN", "Interpolated", "Interpolation", "Rows", "interpolate", "likeliest_chain"]
 
 PRIORS = (3.0, 10.0, 30.0, 100.0, 300.0)  # pseudo-events
 DECAYS = (0.0, 0.3, 0.5, 0.7, 0.9)
+PARTS_OF_CHAIN = (1.0, 0.5, 0.25, 0.0)  # of its likeliest share, that a teacher may hold
 LEAST = 0.01  # of the chain's weight: less is not worth its time
 _SMALLEST = 1e-30
 
@@ -77,7 +78,8 @@ class Interpolated(nn.Module):
             else:
                 prefixes, lengths, _, _ = prefix_rows(ids, self.length, self.last_only)
                 chained = self.chain.row_probabilities(prefixes, lengths)
-            return torch.lerp(self.model.predictions(windows), chained[:, 1:].to(ids.device), self.weight)
+            modelled = self.model.predictions(windows)
+            return torch.lerp(modelled, chained[:, 1:].to(modelled.dtype), self.weight)
 
     def similarities(self, items):
         """The model's; see :meth:`recbole_farzi.student.Student.similarities`."""

@@ -7,6 +7,8 @@ from torch import nn
 
 __all__ = ["MarkovChain", "transition_counts"]
 
+_AT_ONCE = 2**20  # transitions that are added at a time: 50 MB, and those of one item more
+
 
 def transition_counts(sequences, vocabulary):
     """How often item b is the next event after item a, of the same user.
@@ -34,6 +36,8 @@ class MarkovChain(nn.Module):
 
     The second line is the mean of a posterior under a Dirichlet prior (MacKay and Peto, "A hierarchical Dirichlet language
     model", Natural Language Engineering 1995).
+
+    On CUDA, where sums have no fixed order, the same histories need not give the same bits twice.
 
     Args:
         transitions: see :func:`transition_counts`.
@@ -91,12 +95,13 @@ class MarkovChain(nn.Module):
 
     def _added(self, items, weights, rows, count):
         """For each of ``count`` rows the sum of ``weight * p(. | item)`` over what is its, shape [count, V]."""
-        first, sizes = self.first[items], self.first[items + 1] - self.first[items]
-        ends = sizes.cumsum(0)
-        within = torch.arange(int(sizes.sum()), device=items.device) - torch.repeat_interleave(ends - sizes, sizes)
-        place = torch.repeat_interleave(first, sizes) + within
-        prior = torch.zeros(count, device=items.device).index_add_(0, rows, weights * self.smoothed[items])
+        prior = self.shares.new_zeros(count).index_add_(0, rows, weights * self.smoothed[items])
         found = prior.unsqueeze(1) * self.shares
-        cells = torch.repeat_interleave(rows, sizes) * len(self.shares) + self.items[place]
-        found.view(-1).index_add_(0, cells, torch.repeat_interleave(weights, sizes) * self.values[place])
+        first, sizes = self.first[items], self.first[items + 1] - self.first[items]
+        parts = torch.unique_consecutive(sizes.cumsum(0) // _AT_ONCE, return_counts=True)[1].tolist()
+        for first, sizes, rows, weights in zip(*(part.split(parts) for part in (first, sizes, rows, weights))):
+            within = torch.arange(int(sizes.sum()), device=items.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+            place = torch.repeat_interleave(first, sizes) + within
+            cells = torch.repeat_interleave(rows, sizes) * len(self.shares) + self.items[place]
+            found.view(-1).index_add_(0, cells, torch.repeat_interleave(weights, sizes) * self.values[place])
         return found

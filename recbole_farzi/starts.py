@@ -154,7 +154,7 @@ def teacher_start(windows, teacher, counts, latent_dim, temperature, own_item, s
 
     Args:
         windows: item ids, shape [mu, xi].
-        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or what answers as it does (``Ensemble``, ``Interpolated``).
         counts: occurrences of each item in the real data, shape [V].
         latent_dim: d, or several of which one is chosen, ascending.
         temperature: tau.

@@ -19,7 +19,7 @@ from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import DivergenceError, OptionError, StorageError
 from recbole_farzi.generation import generate_like, generate_windows, histories_at_once
 from recbole_farzi.inspection import check_twice_differentiable
-from recbole_farzi.interpolation import Interpolated, Rows, interpolate
+from recbole_farzi.interpolation import PARTS_OF_CHAIN, Interpolated, Rows, interpolate
 from recbole_farzi.locks import alone_in
 from recbole_farzi.models import ModelFactory, seeded
 from recbole_farzi.options import read_options
@@ -36,8 +36,6 @@ from recbole_farzi.tucker import compose, decompose
 from recbole_farzi.training import RowTrainer, recipe_optimizer
 
 __all__ = ["FarziTrainer"]
-
-_PARTS_OF_CHAIN = (1.0, 0.5, 0.25, 0.0)  # of its likeliest share that are tried
 
 
 class FarziTrainer(RowTrainer):
@@ -87,6 +85,7 @@ class FarziTrainer(RowTrainer):
         self.pool = None
         self.interpolation = None
         self._chain = None
+        self._part_of_chain = 1.0
         self.start = None
         self._candidates = None
         self._latent_dims = None
@@ -283,9 +282,10 @@ class FarziTrainer(RowTrainer):
             with contextlib.suppress(StorageError, KeyError, TypeError, ValueError, RuntimeError):  # the last is PyTorch's, of what fits no tensor
                 known = read_json(choice)
                 if len(known["scores"]) == draws and known["draw"] == self._best_of(known["scores"]) and known["latent_dim"] in options.latent_dims:
-                    histories, self._latent_dims = self._checked(known["histories"], len(counts)), (known["latent_dim"],)
+                    histories, part = self._checked(known["histories"], len(counts)), known["part_of_chain"]
                     if self._chain is not None:
-                        self.interpolation = self.interpolation._replace(weight=self._checked_weight(known["chain"]))
+                        self._take_of_chain(PARTS_OF_CHAIN[PARTS_OF_CHAIN.index(part)])
+                    self._latent_dims = (known["latent_dim"],)
                     return self._start_on(histories, sequences, counts)
         self._latent_dims = options.latent_dims
         self._weigh_chain(sequences, counts, valid_data)
@@ -300,8 +300,7 @@ class FarziTrainer(RowTrainer):
                 best = start, histories
         if choice is not None:
             known = {"draw": self._best_of(scores), "scores": [float(score) for score in scores], "histories": best[1].tolist()}
-            weight = self.interpolation.weight if self._chain is not None else 0.0
-            write_json(choice, {**known, "latent_dim": best[0].latent.shape[2], "chain": weight})
+            write_json(choice, {**known, "latent_dim": best[0].latent.shape[2], "part_of_chain": self._part_of_chain})
         return best[0]
 
     def _checked(self, histories, vocabulary):
@@ -310,16 +309,6 @@ class FarziTrainer(RowTrainer):
         if items.shape != (options.sequences, options.length) or items.dtype != torch.int64 or not 1 <= items.min() <= items.max() < vocabulary:
             raise ValueError("these are no histories of this summary")
         return items
-
-    def _checked_weight(self, weight):
-        """The chain's weight of a file."""
-        if weight not in self._weights_of_chain:
-            raise ValueError("this is no weight that was tried")
-        return weight
-
-    @property
-    def _weights_of_chain(self):
-        return [part * self.interpolation.likeliest for part in _PARTS_OF_CHAIN]
 
     def _best_of(self, scores):
         scores = np.asarray(scores, dtype=np.float64)
@@ -415,12 +404,19 @@ class FarziTrainer(RowTrainer):
         and of what counts know of the others it can tell little."""
         if self._chain is None or valid_data is None or self.options.summary.start != "teacher":
             return
-        histories, weights, scores = self._histories(sequences, counts, 0), self._weights_of_chain, []
-        for weight in weights:
-            self._latent_dims, self.interpolation = self.options.summary.latent_dims, self.interpolation._replace(weight=weight)
+        self._take_of_chain(1.0)
+        histories, scores = self._histories(sequences, counts, 0), []
+        for part in PARTS_OF_CHAIN:
+            self._take_of_chain(part)
             scores.append(self._score_of_start(self._start_on(histories, sequences, counts), valid_data))
-            self.logger.info(set_color("Teacher", "pink") + f": with {weight:.0%} of the chain, students of a start have valid {scores[-1]:.4f}")
-        self._latent_dims, self.interpolation = self.options.summary.latent_dims, self.interpolation._replace(weight=weights[self._best_of(scores)])
+            of_it = f"with {self.interpolation.weight:.0%} of the chain, students of a start have valid {scores[-1]:.4f}"
+            self.logger.info(set_color("Teacher", "pink") + f": {of_it}")
+        self._take_of_chain(PARTS_OF_CHAIN[self._best_of(scores)])
+
+    def _take_of_chain(self, part):
+        """Have the teacher hold a part of the chain's likeliest share; of what it predicts then the rank is open."""
+        self._part_of_chain, self._latent_dims = part, self.options.summary.latent_dims
+        self.interpolation = self.interpolation._replace(weight=part * self.interpolation.likeliest)
 
     def _score_of_start(self, start, valid_data):
         try:
@@ -430,7 +426,7 @@ class FarziTrainer(RowTrainer):
 
     def teacher(self, last_only=False):
         """What teaches: the best models of the pool, interpolated with a Markov chain
-        (:class:`recbole_farzi.interpolation.Interpolated`) where that predicts validation better."""
+        (:class:`recbole_farzi.interpolation.Interpolated`) where students are better for it, on validation."""
         models = self.models_of_the_pool(last_only)
         weight = 0.0 if self._chain is None else self.interpolation.weight
         return models if weight == 0.0 else Interpolated(models, self._chain, weight)

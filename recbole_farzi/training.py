@@ -362,7 +362,7 @@ def teacher_labels(teacher, sequences, likeliest, batch_size=512):
     """What a trained model predicts at each event of some histories, from the events before it.
 
     Args:
-        teacher: a trained :class:`recbole_farzi.student.Student`, or an :class:`recbole_farzi.ensemble.Ensemble`.
+        teacher: a trained :class:`recbole_farzi.student.Student`, or what answers as it does (``Ensemble``, ``Interpolated``).
         sequences: the histories, :class:`recbole_farzi.sequences.Sequences`.
         likeliest: items that a label keeps; the others get no mass.
         batch_size: events predicted at once, fewer where their scores take too much memory.

@@ -1,5 +1,7 @@
 """The Markov chain, alone and as a part of a teacher."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from recbole_farzi.generation import generate_windows
 from recbole_farzi.interpolation import DECAYS, PRIORS, Interpolated, Rows, interpolate, likeliest_chain
 from recbole_farzi.markov import MarkovChain, transition_counts
 from recbole_farzi.sequences import Sequences, Windows, item_shares
+from recbole_farzi.storage import read_json, write_json
 from recbole_farzi.student import Student
 from recbole_farzi.training import teacher_labels
 
@@ -209,11 +212,34 @@ def test_a_run_that_goes_on_has_the_same_teacher(mixing, tiny_split, draws):
 
     with pytest.raises(KeyboardInterrupt):
         mixing(farzi_start_draws=draws, farzi_outer_steps=4, farzi_eval_step=2, seed=5).fit(tiny_split.train, tiny_split.valid, callback_fn=stop)
-    rest = mixing(farzi_start_draws=draws, farzi_outer_steps=4, farzi_eval_step=2, seed=5)
+    rest, weighed = mixing(farzi_start_draws=draws, farzi_outer_steps=4, farzi_eval_step=2, seed=5), []
+    weigh = rest._weigh_chain
+    rest._weigh_chain = lambda *given: weighed.append(weigh(*given))
     rest.fit(tiny_split.train, tiny_split.valid)
+    assert len(weighed) == (draws == 1)  # of several starts a file says which it was
     assert rest.interpolation == whole.interpolation
     for mine, theirs in zip(rest.summary.tensors, whole.summary.tensors):
         assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("harmed", [0.3, "much", None])
+def test_a_choice_that_makes_no_sense_is_made_again(mixing, tiny_split, harmed):
+    whole = mixing()
+    whole.fit(tiny_split.train, tiny_split.valid)
+    file = next((Path(whole.config["checkpoint_dir"]) / "farzi").glob("start-*.json"))
+    known = read_json(file)
+    write_json(file, {**known, "part_of_chain": harmed})
+    again = mixing()
+    again.fit(tiny_split.train, tiny_split.valid)
+    assert again.interpolation == whole.interpolation and read_json(file) == known
+
+
+def test_many_transitions_are_added_bit_by_bit(sequences, shares, monkeypatch):
+    item_seq, lengths = torch.tensor([[2, 3, 2, 1], [5, 2, 0, 0], [1, 2, 3, 3]]), torch.tensor([4, 2, 4])
+    chain = MarkovChain(transition_counts(sequences, V), shares, 3.0, 0.5)
+    whole = chain.row_probabilities(item_seq, lengths)
+    monkeypatch.setattr("recbole_farzi.markov._AT_ONCE", 2)
+    assert torch.equal(chain.row_probabilities(item_seq, lengths), whole)
 
 
 def test_chain_and_teacher_are_contenders(mixing, tiny_split):

@@ -10,6 +10,7 @@ import time
 from typing import NamedTuple
 
 from recbole_farzi.errors import OptionError
+from recbole_farzi.interpolation import PARTS_OF_CHAIN
 
 __all__ = ["Costs", "PROBE_STEPS", "choose", "seconds_of", "seconds_of_study", "read_budget"]
 
@@ -85,18 +86,20 @@ def dearest(costs):
     return Costs(*(max(parts) for parts in zip(*costs)))
 
 
-def seconds_of(costs, outer, summary, students):
+def seconds_of(costs, options, students):
     """What one trial takes.
 
     Args:
         costs: :class:`Costs`.
-        outer: :class:`recbole_farzi.options.OuterOptions` of the trial.
-        summary: its :class:`recbole_farzi.options.SummaryOptions`.
+        options: :class:`recbole_farzi.options.Options` of the trial.
         students: students that are trained on test.
     """
+    outer, summary = options.outer, options.summary
     draws = 1 if summary.start == "random" else summary.start_draws + summary.start_covering
-    validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0)
-    before = costs.setup + draws * costs.start + (outer.written + summary.written) * costs.window
+    mixtures = len(PARTS_OF_CHAIN) if options.pool.chain and summary.start == "teacher" else 0
+    validations = 1 + outer.steps // outer.eval_step + (draws if draws > 1 else 0) + mixtures
+    histories = outer.written + summary.written + (summary.sequences if mixtures and summary.inputs == "generated" else 0)
+    before = costs.setup + (draws + mixtures) * costs.start + histories * costs.window
     return before + outer.steps * costs.step + (validations * outer.eval_students + students) * costs.validation
 
 

@@ -269,12 +269,12 @@ class _Planner:
             for point in self._points(size)[0]:
                 options = read_options(self._config({**self.setting.options, **size.options, **point.options, **self.overrides})[0])
                 students = options.output.seeds * len(self.study.contenders)
-                one = budgets.seconds_of(costs, options.outer, options.summary, students)
+                one = budgets.seconds_of(costs, options, students)
                 candidates = len(list(_corners(point.tune, every=True))) if point.tune else 0
                 if size.tuning:
                     tuned = {**self.setting.options, **size.options, **point.options, **size.tuning, **self.overrides}
                     cheap = read_options(self._config(tuned)[0])
-                    trials += [budgets.seconds_of(costs, cheap.outer, cheap.summary, 0)] * candidates + [one] * size.seeds
+                    trials += [budgets.seconds_of(costs, cheap, 0)] * candidates + [one] * size.seeds
                 else:
                     trials += [one] * (candidates + size.seeds - bool(candidates))
             return budgets.seconds_of_study(costs, trials, size.seeds, jobs)

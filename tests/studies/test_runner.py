@@ -191,7 +191,7 @@ def test_what_a_teacher_writes_is_part_of_a_trials_time(make_config):
     assert costs == runner.budgets.Costs(setup=2.0, start=0.75, window=0.5, step=0.5, validation=2.5, pool=5.0)
     options = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1)[0])
     none = read_options(make_config(farzi_outer_steps=3, farzi_outer_batch_size=8, farzi_start_draws=1, farzi_outer_generated=0.0)[0])
-    times = [runner.budgets.seconds_of(costs, given.outer, given.summary, 0) for given in (options, none)]
+    times = [runner.budgets.seconds_of(costs, given, 0) for given in (options, none)]
     assert options.outer.written == 24 and times[0] - times[1] == 24 * 0.5
 
 
@@ -199,10 +199,20 @@ def test_each_start_that_competes_is_part_of_a_trials_time(make_config):
     costs = runner.budgets.Costs(setup=2.0, start=0.75, window=0.0, step=0.5, validation=2.5, pool=5.0)
     given = {"farzi_start_covering": 0, "farzi_eval_students": 2}
     few, many = (read_options(make_config(farzi_start_draws=draws, **given)[0]) for draws in (2, 5))
-    times = [runner.budgets.seconds_of(costs, options.outer, options.summary, 0) for options in (few, many)]
+    times = [runner.budgets.seconds_of(costs, options, 0) for options in (few, many)]
     assert times[1] - times[0] == 3 * (0.75 + 2 * 2.5)  # made, and validated with two students
     random = [read_options(make_config(farzi_start="random", farzi_inputs="soft", farzi_start_draws=draws, **given)[0]) for draws in (2, 5)]
-    assert len({runner.budgets.seconds_of(costs, options.outer, options.summary, 0) for options in random}) == 1
+    assert len({runner.budgets.seconds_of(costs, options, 0) for options in random}) == 1
+
+
+def test_each_mixture_that_competes_is_part_of_a_trials_time(make_config):
+    costs = runner.budgets.Costs(setup=2.0, start=0.75, window=0.5, step=0.5, validation=2.5, pool=5.0)
+    given = {"farzi_eval_students": 2, "farzi_sequences": 4}
+    times = {}
+    for rest in ({}, {"farzi_inputs": "real"}, {"farzi_start": "random", "farzi_inputs": "soft"}):
+        mixed, plain = (read_options(make_config(farzi_pool_chain=chain, **given, **rest)[0]) for chain in (True, False))
+        times[str(rest)] = runner.budgets.seconds_of(costs, mixed, 0) - runner.budgets.seconds_of(costs, plain, 0)
+    assert list(times.values()) == [4 * (0.75 + 2 * 2.5) + 4 * 0.5, 4 * (0.75 + 2 * 2.5), 0]
 
 
 def test_the_trainer_tells_how_long_its_starts_took(make_trainer, tiny_split):
