@@ -29,13 +29,15 @@ FOLDER = ROOT / "results" / "quality"
 BEGIN, END = "<!-- distillations:begin -->", "<!-- distillations:end -->"
 METRICS = ["hit@10", "ndcg@10", "crossentropy"]
 CONTENDERS = {"full": "full data", "start": "start, not distilled", "summary": "summary"}
+UNTRAINED = {"markov": "Markov chain", "teacher": "teacher"}  # in the table, too, where all reports have them
 
 
 def read(folder):
     """``(results, {contender: values [runs, metrics, rows]}, users [rows])`` of a report."""
     results, rows = read_json(Path(folder) / "results.json"), read_arrays(Path(folder) / "rows.npz")
     chosen = [results["row_metrics"].index(metric) for metric in METRICS]
-    return results, {key: rows[f"all/{key}"][:, chosen] for key in CONTENDERS}, rows["all/users"]
+    names = [*CONTENDERS, *(key for key in UNTRAINED if f"all/{key}" in rows)]
+    return results, {key: rows[f"all/{key}"][:, chosen] for key in names}, rows["all/users"]
 
 
 def to_full(metric, mean, full, own, other):
@@ -54,18 +56,19 @@ def compare(group):
     users = group[0][2]
     if any(not np.array_equal(users, other) for _, _, other in group):
         sys.exit("these reports are of different test splits")
-    nested = [sample_of_rows(np.stack([values[key].mean(axis=0) for _, values, _ in group]), users) for key in CONTENDERS]
-    flat = [sample_of_rows(np.concatenate([values[key] for _, values, _ in group]), users) for key in CONTENDERS]
+    contenders = {**CONTENDERS, **{key: label for key, label in UNTRAINED.items() if all(key in values for _, values, _ in group)}}
+    nested = [sample_of_rows(np.stack([values[key].mean(axis=0) for _, values, _ in group]), users) for key in contenders]
+    flat = [sample_of_rows(np.concatenate([values[key] for _, values, _ in group]), users) for key in contenders]
     ways = [bootstrap_means(samples, seed=0) for samples in (nested, flat)]  # [draws, contenders, metrics]
     summary = group[0][0]["summary"]
     lines = []
-    for place, (key, label) in enumerate(CONTENDERS.items()):
+    for place, (key, label) in enumerate(contenders.items()):
         for m, metric in enumerate(METRICS):
             means = [float(values[key][:, m].mean()) for _, values, _ in group]
             mean, full = flat[place].means.mean(axis=0)[m], flat[0].means.mean(axis=0)[m]
             line = {
-                "events": summary["events"] if key != "full" else group[0][0]["data"]["training_events"],
-                "bytes": summary["bytes"] if key != "full" else "", "contender": label, "metric": metric,
+                "events": summary["events"] if key in ("start", "summary") else group[0][0]["data"]["training_events"],
+                "bytes": summary["bytes"] if key in ("start", "summary") else "", "contender": label, "metric": metric,
                 "distillations": len(group), "students": len(flat[place].sums), "mean": mean,
                 "of each": " / ".join(f"{value:.4f}" for value in means),
             }  # fmt: skip
@@ -126,7 +129,7 @@ def draw(path):
     for file in sorted(FOLDER.glob("distillations-*.csv")):
         table = pd.read_csv(file)
         real = table["contender"] == CONTENDERS["full"]
-        for events, lines in table[~real].groupby("events", sort=False):
+        for events, lines in table[~real & table["contender"].isin(CONTENDERS.values())].groupby("events", sort=False):
             share = events / table[real]["events"].iloc[0]
             of = {(line["contender"], line["metric"]): line for _, line in lines.iterrows()}
             rows.append((f"{file.stem.removeprefix('distillations-')}\n{share:.1%} of the events", of))
