@@ -75,7 +75,7 @@ def test_no_option_takes_what_is_no_value_of_it(workplace, tiny_options, name, v
     """Each of the plugin's options, of a wrong type or out of range; what some may be is left out."""
     may = {
         "words": {"farzi_output_path", "farzi_report_path"},
-        "True": {"farzi_inner_dropout", "farzi_fresh"},
+        "True": {"farzi_inner_dropout", "farzi_fresh", "farzi_pool_chain"},
         "[]": {"farzi_pool_snapshots", "farzi_report_metrics", "farzi_student_learning_rates"},
         str(2**80): {name for name, value in DEFAULTS.items() if isinstance(value, float)},
     }

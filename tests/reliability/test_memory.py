@@ -13,9 +13,12 @@ from recbole_farzi.distillation import Distiller
 from recbole_farzi.ensemble import Ensemble
 from recbole_farzi.errors import OptionError
 from recbole_farzi.generation import bytes_at_once, generate_like, generate_windows, histories_at_once
+from recbole_farzi.interpolation import Interpolated
+from recbole_farzi.markov import MarkovChain, transition_counts
 from recbole_farzi.memory import Costs, PeakBytes, Plan, check_plan, is_out_of_memory, measure, needed, stored_states
 from recbole_farzi.models import ModelFactory, without_dropout
 from recbole_farzi.options import read_options
+from recbole_farzi.sequences import Sequences, item_shares
 from recbole_farzi.starts import random_start
 from recbole_farzi.student import Student
 from recbole_farzi.trainer import FarziTrainer
@@ -123,14 +126,19 @@ def test_the_estimate_with_a_teacher_that_writes_what_the_outer_loss_reads(make_
 class Alike(torch.nn.Module):
     """A teacher to whom all items are alike, of a vocabulary that no test has the time to train on."""
 
-    traits, length, vocabulary, device = None, 10, 20_000, torch.device("cpu")
+    traits, length, vocabulary, last_only, device = None, 10, 20_000, True, torch.device("cpu")
 
     def row_scores(self, item_seq, lengths, users=None):
         return torch.zeros(len(item_seq), self.vocabulary)
 
 
-def test_histories_that_are_written_take_what_is_planned_for_them():
+@pytest.mark.parametrize("chain", [False, True])
+def test_histories_that_are_written_take_what_is_planned_for_them(chain):
     teacher = Ensemble([Alike() for _ in range(3)])
+    if chain:
+        walk = np.random.default_rng(0).integers(1, 20_000, size=50_000)
+        sequences = Sequences([(1, walk)], 20)
+        teacher = Interpolated(teacher, MarkovChain(transition_counts(sequences, 20_000), item_shares(np.ones(20_000)), 10.0, 0.5), 0.3)
     with PeakBytes() as counted:
         generate_windows(teacher, np.ones(20_000), 3000, 2, False, seed=0)
     assert histories_at_once(20_000) < 300 and counted.peak < bytes_at_once(20_000) < 3000 * 20_000 * 8
