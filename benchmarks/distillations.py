@@ -60,7 +60,7 @@ def compare(group):
     nested = [sample_of_rows(np.stack([values[key].mean(axis=0) for _, values, _ in group]), users) for key in contenders]
     flat = [sample_of_rows(np.concatenate([values[key] for _, values, _ in group]), users) for key in contenders]
     ways = [bootstrap_means(samples, seed=0) for samples in (nested, flat)]  # [draws, contenders, metrics]
-    summary = group[0][0]["summary"]
+    summary, sizes = group[0][0]["summary"], dict.fromkeys(str(results["summary"]["bytes"]) for results, _, _ in group)
     lines = []
     for place, (key, label) in enumerate(contenders.items()):
         for m, metric in enumerate(METRICS):
@@ -68,7 +68,7 @@ def compare(group):
             mean, full = flat[place].means.mean(axis=0)[m], flat[0].means.mean(axis=0)[m]
             line = {
                 "events": summary["events"] if key in ("start", "summary") else group[0][0]["data"]["training_events"],
-                "bytes": summary["bytes"] if key in ("start", "summary") else "", "contender": label, "metric": metric,
+                "bytes": " / ".join(sizes) if key in ("start", "summary") else "", "contender": label, "metric": metric,
                 "distillations": len(group), "students": len(flat[place].sums), "mean": mean,
                 "of each": " / ".join(f"{value:.4f}" for value in means),
             }  # fmt: skip
@@ -106,7 +106,7 @@ def readme_table():
                 {
                     "on test, of full data": f"[{file.stem.removeprefix('distillations-')}]({file.relative_to(ROOT).with_suffix('.md').as_posix()})",
                     "events": f"{events:,.0f} ({events / full:.1%})",
-                    "KB": f"{float(loss['bytes']) / 1024:.0f}",
+                    "KB": " / ".join(f"{float(size) / 1024:.0f}" for size in str(loss["bytes"]).split(" / ")),
                     "distillations x students": f"{loss['distillations']} x {loss['students'] // loss['distillations']}",
                     "HR@10": shown(of["hit@10"])[1],
                     "nDCG@10": shown(of["ndcg@10"])[1],
