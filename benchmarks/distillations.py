@@ -93,6 +93,12 @@ def shown(line):
     )  # fmt: skip
 
 
+def chain_of(results):
+    """How much of a Markov chain taught, in words; nothing where there was no choice."""
+    found = results["distillation"].get("interpolation")
+    return f"{found['weight']:.0%} of a Markov chain in the teacher ({found['likeliest']:.0%} is likeliest), " if found else ""
+
+
 def readme_table():
     """A line for each dataset and size on record, with the intervals over users and students."""
     rows = []
@@ -193,7 +199,7 @@ def main():
         for events, lines in table[table["contender"] == CONTENDERS["summary"]].groupby("events", sort=False)
     ]  # fmt: skip
     made = "\n".join(
-        f"* seed {r['seed']}, {r['summary']['sequences']} x {r['summary']['length']} events, {r['summary']['bytes'] / 1024:.0f} KB, "
+        f"* seed {r['seed']}, {r['summary']['sequences']} x {r['summary']['length']} events, {r['summary']['bytes'] / 1024:.0f} KB, {chain_of(r)}"
         f"best of {r['distillation']['outer_steps']} outer steps on validation: {r['distillation']['best_step']}: `{r['command']}`"
         for group in groups.values()
         for r, _, _ in group

@@ -288,7 +288,7 @@ def _distillation(report, canvas):
         made = "reused" if pool.get("reused") else f"{words.seconds_text(pool['seconds'])} seconds"
         facts.append(f"pool of teachers: {made}")
     chain = history.get("interpolation")
-    if chain:
+    if isinstance(chain, dict) and isinstance(chain.get("weight"), float):
         facts.append(f"{chain['weight']:.0%} of what taught is a Markov chain")
     text = "; ".join(facts)
     lead = text[:1].upper() + text[1:] + "." if text else ""
